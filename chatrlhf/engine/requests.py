@@ -1,0 +1,93 @@
+"""What the engine is asked, and what it answers.
+
+A request is one turn: the messages so far and K wanted replies. The answer is a stream of
+events, one queue a request, in the order in which they happened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+FinishReason = Literal["stop", "length", "cancelled", "interrupted"]
+
+
+@dataclass(frozen=True)
+class ChatMessage:
+    """One message: role is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 are off."""
+
+    temperature: float = 0.9
+    top_p: float = 0.95
+    top_k: int = 0
+    max_new_tokens: int = 192
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReplyRequest:
+    """K replies to one conversation.
+
+    ``versions`` names one version per reply (a duel mixes them); empty means the live version
+    for all, pinned when the request is admitted. Row ``i`` draws from a generator seeded by
+    ``(seed, i)``, so the same request gives the same replies.
+    """
+
+    messages: tuple[ChatMessage, ...]
+    replies: int
+    seed: int
+    sampling: Sampling
+    versions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Started:
+    """The request was admitted; ``versions`` are the pinned versions, one a reply."""
+
+    versions: tuple[str, ...]
+    prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class Delta:
+    """More text of reply ``row``."""
+
+    row: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Reply ``row`` ended. ``token_ids`` exclude the end-of-turn token."""
+
+    row: int
+    text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+    version: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The request failed; ``code`` and ``message`` are for people. No event follows."""
+
+    code: str
+    message: str
+    http_status: int = 500
+
+
+@dataclass(frozen=True)
+class Completed:
+    """All replies ended. No event follows."""
+
+
+EngineEvent = Started | Delta | Finished | Failed | Completed

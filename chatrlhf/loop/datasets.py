@@ -1,0 +1,137 @@
+"""Rows become examples: rankings for the reward model, demonstrations for SFT, prompts for PPO.
+
+Rankings are split by prompt, so that no prompt is both fitted and measured. The split is a
+function of the prompts alone: the prompts with the lowest hashes are held out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from chatrlhf.models.chat_format import ChatFormat
+from chatrlhf.settings import Settings
+from chatrlhf.training.batches import TokenSequence
+from chatrlhf.training.reward import RankingExample
+from storage import demonstrations, prompts, rankings
+from storage.database import Database
+from storage.records import Message, RankedTurn
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RoundData:
+    """Everything a round reads from the database, as tokens."""
+
+    train: tuple[RankingExample, ...]
+    held_out: tuple[RankingExample, ...]
+    demonstrations: tuple[TokenSequence, ...]
+    prompts: tuple[Tokens, ...]
+    gate_prompts: tuple[Tokens, ...]
+    ranked_prompts: int
+    last_ranking_id: int
+    dataset_hash: str
+
+    @property
+    def rankings(self) -> int:
+        """Rankings that order at least two replies."""
+        return len(self.train) + len(self.held_out)
+
+
+def load_round_data(
+    db: Database, chat_format: ChatFormat, settings: Settings, up_to_ranking_id: int
+) -> RoundData:
+    """Read what a round trains on.
+
+    Rankings that tie all replies order nothing and are left out; so are rankings newer than
+    ``up_to_ranking_id``, so that a resumed round sees what it saw before.
+    """
+    turns = [turn for turn in rankings.ranked_turns(db, up_to_ranking_id) if _orders(turn)]
+    held_keys = _held_out_keys(turns, settings.reward.held_out_fraction)
+    train: list[RankingExample] = []
+    held_out: list[RankingExample] = []
+    for turn in turns:
+        example = _example(turn, chat_format, settings.reward.max_tokens)
+        (held_out if prompt_key(turn.messages) in held_keys else train).append(example)
+    written = demonstrations.list_demonstrations(db)
+    longest_prompt = settings.reward.max_tokens - settings.ppo.max_new_tokens
+    chat = [turn.messages for turn in turns if prompt_key(turn.messages) not in held_keys]
+    pool = [_pool_messages(p.system_prompt, p.text) for p in prompts.list_prompts(db, "train")]
+    gate = [_pool_messages(p.system_prompt, p.text) for p in prompts.list_prompts(db, "held_out")]
+    return RoundData(
+        train=tuple(train),
+        held_out=tuple(held_out),
+        demonstrations=tuple(
+            _demonstration(chat_format, [*one.messages, Message("assistant", one.text)])
+            for one in written
+        ),
+        prompts=_encode(chat_format, [*chat, *pool], longest_prompt),
+        gate_prompts=_encode(chat_format, gate, longest_prompt)[: settings.round.gate_prompts],
+        ranked_prompts=len({prompt_key(turn.messages) for turn in turns}),
+        last_ranking_id=up_to_ranking_id,
+        dataset_hash=_dataset_hash(turns, [one.text for one in written]),
+    )
+
+
+def prompt_key(messages: Sequence[Message]) -> str:
+    """A hash of the whole context of a reply."""
+    text = json.dumps([[message.role, message.content] for message in messages])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def pool_prompts() -> list[tuple[str, str, tuple[str, ...]]]:
+    """The prompts that ship with the program, as (text, system prompt, tags)."""
+    path = files("chatrlhf") / "data" / "prompts.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [(row["text"], row.get("system_prompt", ""), tuple(row["tags"])) for row in rows]
+
+
+def _orders(turn: RankedTurn) -> bool:
+    return not turn.all_bad and len(set(turn.ranks)) > 1
+
+
+def _held_out_keys(turns: Iterable[RankedTurn], fraction: float) -> set[str]:
+    keys = sorted({prompt_key(turn.messages) for turn in turns})
+    return set(keys[: math.ceil(fraction * len(keys))]) if len(keys) > 1 else set()
+
+
+def _example(turn: RankedTurn, chat_format: ChatFormat, max_tokens: int) -> RankingExample:
+    prompt = chat_format.encode_prompt(turn.messages)
+    sequences, lengths = [], []
+    for text, finished in zip(turn.replies, turn.finished, strict=True):
+        reply = chat_format.encode_reply(text)
+        if not finished:
+            reply = [token for token in reply if token not in chat_format.end_token_ids]
+        reply = reply[-max_tokens:] or [chat_format.end_token_id]
+        room = max(max_tokens - len(reply), 1)
+        sequences.append(TokenSequence.of_reply(prompt[-room:], reply))
+        lengths.append(len(reply))
+    return RankingExample(tuple(sequences), turn.ranks, tuple(lengths))
+
+
+def _demonstration(chat_format: ChatFormat, messages: Sequence[Message]) -> TokenSequence:
+    token_ids, is_response = chat_format.encode_conversation(messages)
+    return TokenSequence(tuple(token_ids), tuple(is_response))
+
+
+def _pool_messages(system_prompt: str, text: str) -> tuple[Message, ...]:
+    system = (Message("system", system_prompt),) if system_prompt else ()
+    return (*system, Message("user", text))
+
+
+def _encode(
+    chat_format: ChatFormat, conversations: Iterable[Sequence[Message]], longest: int
+) -> tuple[Tokens, ...]:
+    """Prompts as tokens, once each; too long ones are left out."""
+    encoded = (tuple(chat_format.encode_prompt(messages)) for messages in conversations)
+    return tuple(dict.fromkeys(tokens for tokens in encoded if len(tokens) <= longest))
+
+
+def _dataset_hash(turns: Sequence[RankedTurn], written: Sequence[str]) -> str:
+    rows = [[turn.ranking_id, list(turn.ranks), list(turn.replies)] for turn in turns]
+    return hashlib.sha256(json.dumps([rows, list(written)]).encode()).hexdigest()

@@ -1,0 +1,53 @@
+"""What the loop needs of the engine; the real one and the one of the tests both have it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from chatrlhf.engine.requests import EngineEvent, ReplyRequest
+
+
+class ReplyStream(Protocol):
+    """The engine's answer to one request."""
+
+    def next_event(self, timeout: float) -> EngineEvent | None:
+        """The next event, or None when none came within ``timeout`` seconds."""
+
+    def cancel(self, row: int | None = None) -> None:
+        """Cut one reply, or all."""
+
+
+class ReplyEngine(Protocol):
+    """What turns need of the engine."""
+
+    @property
+    def live_version(self) -> str:
+        """Name of the version that new requests get."""
+
+    def submit(self, request: ReplyRequest) -> ReplyStream:
+        """Queue a request, or refuse it by an error."""
+
+
+class VersionedEngine(Protocol):
+    """What the watcher of the live version needs of the engine."""
+
+    def load_version(self, name: str, folder: Path) -> None:
+        """Load a version into memory; VersionError when it is corrupt or does not fit."""
+
+    def set_live(self, name: str) -> None:
+        """Give new requests this version."""
+
+    def resident_versions(self) -> Sequence[str]:
+        """Names of the versions in memory."""
+
+
+class Engine(ReplyEngine, VersionedEngine, Protocol):
+    """What the server needs of the engine."""
+
+    def start(self) -> None:
+        """Start the engine's thread."""
+
+    def stop(self) -> None:
+        """End it; running requests are interrupted."""

@@ -1,0 +1,331 @@
+"""One round: SFT -> reward model -> PPO -> gates -> a version.
+
+The round reads rows, trains adapters beside one frozen base, and hands the result to the caller,
+who publishes it. Every stage leaves a checkpoint, so that a killed round goes on.
+
+Adapters in the bank: ``start`` (what the round starts from, frozen: PPO's reference), ``policy``,
+``reward`` and ``value``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chatrlhf.errors import RoundSkippedError
+from chatrlhf.loop import gates
+from chatrlhf.loop.checkpoints import Checkpoints
+from chatrlhf.loop.datasets import RoundData, Tokens
+from chatrlhf.loop.gates import GateResult
+from chatrlhf.loop.progress import RunProgress
+from chatrlhf.models.adapter_files import POLICY, Component
+from chatrlhf.models.base_model import BaseModel
+from chatrlhf.models.lora import LoraBank
+from chatrlhf.models.policy import Policy
+from chatrlhf.models.reward_model import RewardModel, ScalarHead, ValueModel
+from chatrlhf.settings import Settings
+from chatrlhf.training.batches import make_batch
+from chatrlhf.training.ppo import PPO_PARTS, PpoTrainer
+from chatrlhf.training.reward import (
+    RewardEvaluation,
+    RewardStep,
+    evaluate_rankings,
+    fit_reward_model,
+    normalise,
+    score_sequences,
+)
+from chatrlhf.training.rollout import Rollout, collect_rollout
+from chatrlhf.training.sft import SftStep, fit_demonstrations, mean_token_loss
+
+START, REWARD, VALUE = "start", "reward", "value"
+CHECKPOINT_EVERY = 4
+SAMPLES_SHOWN = 4
+REFERENCE_SAMPLES = 32
+
+
+@dataclass(frozen=True)
+class RoundOutcome:
+    """What a round leads to. ``components`` is empty when nothing may go live."""
+
+    message: str
+    components: dict[str, Component]
+    metrics: dict[str, Any]
+
+    @property
+    def promoted(self) -> bool:
+        """Whether there is a version to publish."""
+        return bool(self.components)
+
+
+@dataclass
+class Round:
+    """The tools of one round; ``parent`` are the live version's adapter weights."""
+
+    base: BaseModel
+    bank: LoraBank
+    settings: Settings
+    data: RoundData
+    stages: Sequence[str]
+    parent: dict[str, Tensor]
+    checkpoints: Checkpoints
+    progress: RunProgress
+    new_demonstrations: int
+
+    def run(self) -> RoundOutcome:
+        """Go through the stages.
+
+        Raises:
+            RoundSkippedError: there is not enough to train on.
+            RoundError: training diverged, or the lease was lost.
+        """
+        for name in (START, POLICY, REWARD, VALUE):
+            self.bank.add(name, trainable=name != START)
+        self.bank.load_state(START, self.parent)
+        metrics: dict[str, Any] = {"rankings": self.data.rankings}
+        tuned = self._sft(metrics) if "sft" in self.stages else False
+        if "reward" not in self.stages and "ppo" not in self.stages:
+            return self._sft_outcome(metrics, tuned=tuned)
+        reward_model, gate = self._reward(metrics)
+        if not gate.passed:
+            return RoundOutcome(gate.text, {}, metrics)
+        if "ppo" not in self.stages:
+            return RoundOutcome(f"{gate.text} Nothing else was asked for.", {}, metrics)
+        self._ppo(reward_model)
+        return self._policy_outcome(reward_model, metrics)
+
+    # SFT
+
+    def _sft(self, metrics: dict[str, Any]) -> bool:
+        """Fit the demonstrations when enough are new; ``start`` becomes the result."""
+        enough = self.new_demonstrations >= self.settings.sft.minimum_new
+        explicitly = tuple(self.stages) == ("sft",)
+        if not self.data.demonstrations or not (enough or explicitly):
+            return False
+        self.bank.copy(START, POLICY)
+        policy = Policy(self.base, self.bank, POLICY)
+        saved = self.checkpoints.load("sft")
+        if saved is None:
+            before = mean_token_loss(policy, self.data.demonstrations)
+            self.progress.stage("sft", 1)
+
+            def on_step(done: SftStep) -> None:
+                self.progress.metrics(done.step, {"loss": done.loss, "grad_norm": done.grad_norm})
+                self.progress.step(done.step, done.steps, f"SFT loss {done.loss:.3f}")
+
+            fit_demonstrations(
+                policy, self.data.demonstrations, self.settings.sft, self._seed, on_step
+            )
+            after = mean_token_loss(policy, self.data.demonstrations)
+            metrics["sft_loss"] = {"before": before, "after": after}
+            self.checkpoints.save("sft", {POLICY: self.bank.state_of(POLICY)}, metrics["sft_loss"])
+        else:
+            self.bank.load_state(POLICY, saved.part(POLICY))
+            metrics["sft_loss"] = saved.values
+        self.bank.copy(POLICY, START)
+        loss = metrics["sft_loss"]
+        self.progress.event(
+            "info",
+            f"Learned {len(self.data.demonstrations)} demonstrations: loss "
+            f"{loss['before']:.3f} -> {loss['after']:.3f} nats per token.",
+        )
+        return True
+
+    def _sft_outcome(self, metrics: dict[str, Any], *, tuned: bool) -> RoundOutcome:
+        if not tuned:
+            raise RoundSkippedError(
+                "There are no demonstrations yet. Write a better reply with E in the chat."
+            )
+        gate = gates.demonstration_gate(metrics["sft_loss"]["before"], metrics["sft_loss"]["after"])
+        self._tell(gate)
+        components = {POLICY: Component(self.bank.state_of(POLICY))} if gate.passed else {}
+        return RoundOutcome(gate.text, components, metrics)
+
+    # Reward model
+
+    def _reward(self, metrics: dict[str, Any]) -> tuple[RewardModel, GateResult]:
+        needed = self.settings.reward.minimum_rankings
+        if self.data.rankings < needed or self.data.ranked_prompts < 2:
+            raise RoundSkippedError(
+                f"There are {self.data.rankings} rankings that order replies, of "
+                f"{self.data.ranked_prompts} prompts; the reward model needs {needed}, of at "
+                "least two prompts. Rank more replies."
+            )
+        self.bank.copy(START, REWARD)
+        head = ScalarHead(self.base.hidden_size, self._seed)
+        model = RewardModel(self.base, self.bank, REWARD, head)
+        saved = self.checkpoints.load(REWARD)
+        if saved is None:
+            evaluation = self._fit_reward(model)
+            self.checkpoints.save(
+                REWARD,
+                {"lora": self.bank.state_of(REWARD), "head": head.state()},
+                dataclasses.asdict(evaluation),
+            )
+        else:
+            self.bank.load_state(REWARD, saved.part("lora"))
+            head.load(saved.part("head"))
+            evaluation = RewardEvaluation(**saved.values)
+        metrics["reward"] = {
+            "held_out_accuracy": evaluation.accuracy,
+            "held_out_pairs": evaluation.pairs,
+            "temperature": evaluation.temperature,
+            "calibration_error": evaluation.calibration_error,
+            "length_correlation": evaluation.length_correlation,
+        }
+        gate = gates.reward_gate(evaluation)
+        self._tell(gate)
+        return model, gate
+
+    def _fit_reward(self, model: RewardModel) -> RewardEvaluation:
+        self.progress.stage(REWARD, 1)
+
+        def on_step(done: RewardStep) -> None:
+            self.progress.metrics(done.step, {"loss": done.loss, "grad_norm": done.grad_norm})
+            self.progress.step(done.step, done.steps, f"Reward model loss {done.loss:.3f}")
+
+        fit_reward_model(model, self.data.train, self.settings.reward, self._seed, on_step)
+        evaluation = evaluate_rankings(model, self.data.held_out)
+        self.progress.metrics(
+            0,
+            {
+                "held_out_accuracy": evaluation.accuracy,
+                "calibration_error": evaluation.calibration_error,
+                "length_correlation": evaluation.length_correlation,
+            },
+        )
+        prompts = self._draw(self.data.prompts, REFERENCE_SAMPLES, "reference")
+        samples = self._answers(START, prompts, seed=self._seed)
+        normalise(model, samples.sequences, self.settings.round.micro_batch)
+        return evaluation
+
+    # PPO
+
+    def _ppo(self, reward_model: RewardModel) -> None:
+        self.bank.copy(START, POLICY)
+        self.bank.copy(REWARD, VALUE)
+        value_head = ScalarHead(self.base.hidden_size)
+        value_head.load(reward_model.head.state())
+        settings = self.settings.ppo
+        trainer = PpoTrainer(
+            Policy(self.base, self.bank, POLICY, START),
+            ValueModel(self.base, self.bank, VALUE, value_head),
+            lambda rollout: self._scores(reward_model, rollout),
+            settings,
+            seed=self._seed,
+            micro_batch=self.settings.round.micro_batch,
+        )
+        saved = self.checkpoints.load("ppo")
+        if saved is not None:
+            trainer.restore({part: saved.part(part) for part in PPO_PARTS}, saved.values)
+            self.progress.event("info", f"PPO goes on at iteration {trainer.step + 1}.")
+        self.progress.stage("ppo", settings.iterations, trainer.step)
+        while trainer.step < settings.iterations:
+            prompts = self._draw(self.data.prompts, settings.batch_size, f"ppo/{trainer.step}")
+            stats, rollout, scores = trainer.iteration(prompts)
+            self.progress.metrics(trainer.step, stats.as_dict())
+            self._show(trainer.step, rollout, scores)
+            if trainer.step % CHECKPOINT_EVERY == 0:
+                self.checkpoints.save("ppo", *trainer.state())
+            self.progress.step(
+                trainer.step,
+                settings.iterations,
+                f"PPO score {stats.score:+.2f}, KL {stats.kl:.1f}, {stats.reply_tokens:.0f} tokens",
+            )
+
+    def _policy_outcome(self, reward_model: RewardModel, metrics: dict[str, Any]) -> RoundOutcome:
+        prompts = self.data.gate_prompts or self.data.prompts[: self.settings.round.gate_prompts]
+        self.progress.stage("gates", 2)
+        canaries = []
+        for step, name in enumerate((START, POLICY), start=1):
+            answers = self._answers(name, prompts, seed=self._seed + 1)
+            scores = self._scores(reward_model, answers)
+            canaries.append(gates.measure(answers, scores))
+            self.progress.step(step, 2, "Comparing with the version before")
+        parent, candidate = canaries
+        kl = self._distance(answers)
+        results = gates.policy_gates(candidate, parent, kl, self.settings.round.kl_budget)
+        for result in results:
+            self._tell(result)
+        metrics["gates"] = {
+            "parent": dataclasses.asdict(parent),
+            "candidate": dataclasses.asdict(candidate),
+            "kl": kl,
+        }
+        failed = [result for result in results if not result.passed]
+        if failed:
+            names = ", ".join(result.name for result in failed)
+            text = f"Not promoted, because of {names}: {' '.join(r.text for r in failed)}"
+            return RoundOutcome(text, {}, metrics)
+        components = {
+            POLICY: Component(self.bank.state_of(POLICY)),
+            REWARD: Component(self.bank.state_of(REWARD), reward_model.head.state()),
+        }
+        text = f"Mean score {parent.score:+.2f} -> {candidate.score:+.2f} at {kl:.1f} nats."
+        return RoundOutcome(text, components, metrics)
+
+    # Tools
+
+    @property
+    def _seed(self) -> int:
+        return self.settings.round.seed
+
+    def _tell(self, gate: GateResult) -> None:
+        kind = "gate_passed" if gate.passed else "gate_failed"
+        prefix = "" if gate.passed else "Not promoted: "
+        self.progress.event(kind, f"{prefix}{gate.text}")
+
+    def _draw(self, prompts: Sequence[Tokens], count: int, purpose: str) -> list[Tokens]:
+        """Prompts for one purpose: each at most once as long as there are enough."""
+        generator = random.Random(f"{self._seed}/{purpose}")
+        rounds, rest = divmod(count, len(prompts))
+        return list(prompts) * rounds + generator.sample(list(prompts), rest)
+
+    def _answers(self, adapter: str, prompts: Sequence[Tokens], seed: int) -> Rollout:
+        return collect_rollout(
+            Policy(self.base, self.bank, adapter),
+            prompts,
+            seed=seed,
+            max_new_tokens=self.settings.ppo.max_new_tokens,
+            temperature=self.settings.ppo.temperature,
+        )
+
+    def _scores(self, model: RewardModel, rollout: Rollout) -> Tensor:
+        return score_sequences(model, rollout.sequences, self.settings.round.micro_batch)
+
+    @torch.no_grad()
+    def _distance(self, rollout: Rollout) -> float:
+        """Mean sequence KL of the policy's own replies to its start, in nats."""
+        total = 0.0
+        size = self.settings.round.micro_batch
+        sequences = rollout.sequences
+        for at in range(0, len(sequences), size):
+            batch = make_batch(
+                sequences[at : at + size], self.base.chat_format.pad_token_id, self.base.device
+            )
+            logprobs = [
+                Policy(self.base, self.bank, name)
+                .token_statistics(
+                    batch.token_ids,
+                    batch.predicts_response,
+                    batch.targets,
+                    self.settings.ppo.temperature,
+                )
+                .logprobs
+                for name in (POLICY, START)
+            ]
+            total += float((logprobs[0] - logprobs[1]).sum())
+        return total / len(rollout)
+
+    def _show(self, step: int, rollout: Rollout, scores: Tensor) -> None:
+        decode = self.base.chat_format.decode
+        rows = [
+            (decode(rollout.prompts[row]), decode(rollout.responses[row]), float(scores[row]))
+            for row in range(min(SAMPLES_SHOWN, len(rollout)))
+        ]
+        self.progress.samples(step, rows)

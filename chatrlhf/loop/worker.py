@@ -1,0 +1,181 @@
+"""The trainer process: claim a round, run it with heartbeats, publish, end.
+
+One process a round, so that its memory is returned when it ends and a crash costs one round.
+The supervisor starts it; ``chatrlhf train`` runs the same in the foreground.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import threading
+import time
+import uuid
+from typing import Any
+
+import psutil
+import torch
+from pydantic import TypeAdapter
+
+from chatrlhf.errors import ChatRLHFError, ConflictError, RoundSkippedError
+from chatrlhf.loop.checkpoints import Checkpoints
+from chatrlhf.loop.datasets import load_round_data
+from chatrlhf.loop.progress import LeaseLostError, RunProgress
+from chatrlhf.loop.publish import base_fields, publish_round, publish_starter, verify_version
+from chatrlhf.loop.round import Round
+from chatrlhf.models.adapter_files import AdapterShape, read_version
+from chatrlhf.models.base_model import load_base_model
+from chatrlhf.models.catalog import ensure_local, find_source
+from chatrlhf.models.lora import LoraBank
+from chatrlhf.settings import Settings
+from storage import demonstrations, runs, versions
+from storage.database import Database, open_database
+from storage.records import Run
+
+logger = logging.getLogger(__name__)
+
+SUCCEEDED, FAILED, NOTHING_TO_DO, LEASE_LOST = 0, 1, 3, 4
+TRAINED_DEMONSTRATION = "trained_demonstration_id"
+ROUND_SETTINGS = ("sft", "reward", "ppo", "round")
+
+
+def run_one(settings: Settings, *, run_id: int | None = None) -> int:
+    """Claim the queued round, run it and store how it ended; returns the exit code.
+
+    0: succeeded or skipped. 1: failed, the reason is stored. 3: there was nothing to do.
+    4: another worker took the round over, or a person cancelled it.
+    """
+    watch_parent()
+    db = open_database(settings.database_path)
+    try:
+        run = runs.claim_run(db, f"worker-{uuid.uuid4().hex[:12]}", os.getpid(), boot_id())
+        if run is None or (run_id is not None and run.id != run_id):
+            return NOTHING_TO_DO
+        return _execute(db, settings, run)
+    finally:
+        db.close()
+
+
+def round_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that a round stores with its row, and is run with when it is resumed."""
+    return {name: dataclasses.asdict(getattr(settings, name)) for name in ROUND_SETTINGS}
+
+
+def _execute(db: Database, settings: Settings, run: Run) -> int:
+    progress = RunProgress(db, run)
+    settings = _with_stored(settings, run)
+    try:
+        message, version = _train_and_publish(db, settings, run, progress)
+    except RoundSkippedError as skipped:
+        progress.event("info", str(skipped))
+        runs.finish_run(db, run.id, run.fence, "skipped", str(skipped))
+        return SUCCEEDED
+    except (LeaseLostError, ConflictError) as lost:
+        logger.warning("stopped: %s", lost)
+        return LEASE_LOST
+    except ChatRLHFError as error:
+        progress.event("error", str(error))
+        runs.finish_run(db, run.id, run.fence, "failed", str(error))
+        return FAILED
+    runs.finish_run(db, run.id, run.fence, "succeeded", message, version)
+    _checkpoints(settings, run, "").clear()
+    return SUCCEEDED
+
+
+def _train_and_publish(
+    db: Database, settings: Settings, run: Run, progress: RunProgress
+) -> tuple[str, str | None]:
+    """The round's message, and the name of its version if it has one."""
+    if published := versions.versions_of_run(db, run.id):
+        return f"{published[-1].name} is live.", published[-1].name
+    if settings.round.trainer_threads:
+        torch.set_num_threads(settings.round.trainer_threads)
+    progress.stage("loading", 1)
+    folder = ensure_local(find_source(settings.model.name), _silent)
+    base = load_base_model(
+        folder,
+        quantization=settings.model.quantization,
+        device=settings.model.device,
+        training=True,
+    )
+    bank = LoraBank(base.model, settings.model.lora_rank, settings.model.lora_alpha)
+    parent = publish_starter(db, settings, base, bank)
+    files = read_version(verify_version(db, settings, parent.name), parent.manifest_sha256)
+    data = load_round_data(db, base.chat_format, settings, run.last_ranking_id)
+    runs.set_dataset(db, run.id, run.fence, data.dataset_hash, data.last_ranking_id)
+    newest_demonstration = demonstrations.newest_id(db)
+    trained = int(runs.get_state(db, TRAINED_DEMONSTRATION, 0))
+    progress.event(
+        "info",
+        f"Training from {parent.name} on {data.rankings} rankings of {data.ranked_prompts} "
+        f"prompts and {len(data.demonstrations)} demonstrations.",
+    )
+    identity = f"{data.dataset_hash}/{base.base_sha256}/{parent.manifest_sha256}"
+    outcome = Round(
+        base=base,
+        bank=bank,
+        settings=settings,
+        data=data,
+        stages=run.stages,
+        parent=files.policy.lora,
+        checkpoints=_checkpoints(settings, run, identity),
+        progress=progress,
+        new_demonstrations=demonstrations.count_new(db, trained),
+    ).run()
+    if not outcome.promoted:
+        return outcome.message, None
+    fields = {
+        **base_fields(base, settings),
+        "parent": parent.name,
+        "dataset_sha256": data.dataset_hash,
+        "last_ranking_id": data.last_ranking_id,
+        "metrics": outcome.metrics,
+    }
+    version = publish_round(
+        db,
+        settings,
+        run,
+        outcome.components,
+        AdapterShape(bank.rank, bank.alpha, bank.target_modules),
+        fields,
+        note=outcome.message,
+    )
+    runs.set_state(db, TRAINED_DEMONSTRATION, newest_demonstration)
+    progress.event("info", f"{version.name} is live. {outcome.message}")
+    return f"{version.name} is live. {outcome.message}", version.name
+
+
+def _with_stored(settings: Settings, run: Run) -> Settings:
+    """The settings that the round was asked for with, where its row holds some."""
+    stored: dict[str, Any] = {}
+    for name in ROUND_SETTINGS:
+        if isinstance(run.settings.get(name), dict):
+            kind = type(getattr(settings, name))
+            stored[name] = TypeAdapter(kind).validate_python(run.settings[name])
+    return dataclasses.replace(settings, **stored)
+
+
+def _checkpoints(settings: Settings, run: Run, identity: str) -> Checkpoints:
+    return Checkpoints(settings.runs_dir / str(run.id) / "checkpoints", identity)
+
+
+def _silent(_text: str, _fraction: float) -> None:
+    """The model is in the cache already: the server loaded it before."""
+
+
+def watch_parent() -> None:
+    """End this process when the one that started it is gone, however that died."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(LEASE_LOST)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def boot_id() -> str:
+    """Identifies this start of the machine."""
+    return str(int(psutil.boot_time()))

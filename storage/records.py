@@ -1,0 +1,253 @@
+"""What the rest of the program sees of the database: frozen records, no SQL.
+
+Times are ISO 8601 in UTC. Ids grow with time; order by id, never by clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+ReplyState = Literal["streaming", "complete", "interrupted", "cancelled"]
+FinishReason = Literal["stop", "length", "cancelled", "interrupted"]
+VersionState = Literal["candidate", "ready", "rejected", "quarantined", "retired"]
+RunState = Literal["queued", "running", "succeeded", "skipped", "failed", "cancelled"]
+Stage = Literal["sft", "reward", "ppo"]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A chat of one person."""
+
+    id: int
+    person_id: int
+    title: str
+    system_prompt: str
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One alternative reply of a turn, with all that is needed to make it again."""
+
+    id: int
+    turn_id: int
+    position: int
+    text: str
+    token_ids: tuple[int, ...]
+    version: str
+    seed: int
+    sampling: dict[str, Any]
+    state: ReplyState
+    finish_reason: FinishReason | None
+    slot_type: str
+    logprobs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class NewReply:
+    """A reply row to be made with its turn. ``position`` counts from 0, in shown order.
+
+    ``version`` may be empty until the engine has pinned one; ``slot_type`` says why the reply is
+    shown (policy, duel, random ...).
+    """
+
+    position: int
+    version: str
+    seed: int
+    sampling: dict[str, Any]
+    slot_type: str = "policy"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A prompt of the person and the replies it got, in shown order."""
+
+    id: int
+    conversation_id: int
+    parent_reply_id: int | None
+    text: str
+    replies: tuple[Reply, ...]
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """An order of all replies of one turn; equal ranks are ties, rank 1 is best.
+
+    ``state`` is ``active``, ``superseded`` (a revision replaces it) or ``withdrawn`` (undone).
+    """
+
+    id: int
+    turn_id: int
+    person_id: int
+    ranks: dict[int, int]
+    strength: int | None
+    comment: str
+    all_bad: bool
+    state: Literal["active", "superseded", "withdrawn"]
+    revision_of: int | None
+    created_at: str
+    order: str = ""
+    comparisons: int = 0
+
+
+@dataclass(frozen=True)
+class Label:
+    """What one person says of one reply: ``label`` is or is not true of it."""
+
+    reply_id: int
+    person_id: int
+    label: str
+    value: bool
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a conversation: role is system, user or assistant."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A reply that a person wrote, with the conversation before it."""
+
+    id: int
+    turn_id: int | None
+    person_id: int
+    messages: tuple[Message, ...]
+    text: str
+    created_at: str
+
+
+@dataclass(frozen=True)
+class RankedTurn:
+    """One training example of the reward model: a context, its replies and their ranks."""
+
+    ranking_id: int
+    turn_id: int
+    person_id: int
+    messages: tuple[Message, ...]
+    replies: tuple[str, ...]
+    finished: tuple[bool, ...]
+    ranks: tuple[int, ...]
+    strength: int | None
+    all_bad: bool
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt of the pool. ``split`` is train or held_out."""
+
+    id: int
+    text: str
+    system_prompt: str
+    tags: tuple[str, ...]
+    split: Literal["train", "held_out"]
+
+
+@dataclass(frozen=True)
+class Version:
+    """One adapter version; its weights lie in ``versions/<name>``.
+
+    ``erased_rankings`` counts rankings it was trained on that have been erased since.
+    """
+
+    id: int
+    name: str
+    parent: str | None
+    state: VersionState
+    run_id: int | None
+    manifest_sha256: str
+    metrics: dict[str, Any]
+    note: str
+    created_at: str
+    erased_rankings: int = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One round of the trainer, as far as it has come."""
+
+    id: int
+    state: RunState
+    stages: tuple[Stage, ...]
+    requested_by: str
+    owner: str | None
+    fence: int
+    attempts: int
+    heartbeat: int
+    stage: str | None
+    step: int
+    steps: int
+    eta_seconds: float | None
+    message: str
+    last_ranking_id: int
+    settings: dict[str, Any]
+    dataset_hash: str | None
+    result_version: str | None
+    created_at: str
+    started_at: str | None
+    ended_at: str | None
+    pid: int | None = None
+    boot_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a run: the value of ``name`` at ``step`` of ``stage``; ``id`` once stored."""
+
+    stage: str
+    step: int
+    name: str
+    value: float
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A reply that the policy in training gave, with its score; ``id`` once stored."""
+
+    stage: str
+    step: int
+    prompt: str
+    reply: str
+    score: float | None
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class Event:
+    """One sentence of a run's timeline. ``kind``: info, gate_passed, gate_failed, error."""
+
+    id: int
+    run_id: int
+    kind: str
+    text: str
+    created_at: str
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who chats and rates. Local single use has one person, ``local``."""
+
+    id: int
+    name: str
+    role: Literal["reader", "rater", "trainer", "admin"]
+    created_at: str
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One row of the audit log; ``sha256`` covers the row and the hash of the row before it."""
+
+    id: int
+    person_id: int | None
+    action: str
+    detail: dict[str, Any]
+    created_at: str
+    previous_sha256: str
+    sha256: str

@@ -1,0 +1,148 @@
+"""An engine without a model: real threads and real events, canned words."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from chatrlhf.engine.requests import (
+    Completed,
+    Delta,
+    EngineEvent,
+    Failed,
+    Finished,
+    ReplyRequest,
+    Started,
+)
+from chatrlhf.errors import ChatRLHFError, NotFoundError, VersionError
+
+
+class FakeStream:
+    """Events of one request; ``next_event`` as the engine's."""
+
+    def __init__(self) -> None:
+        self.events: queue.Queue[EngineEvent] = queue.Queue()
+        self.cancelled: set[int] = set()
+        self.all_cancelled = threading.Event()
+
+    def next_event(self, timeout: float) -> EngineEvent | None:
+        try:
+            return self.events.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def cancel(self, row: int | None = None) -> None:
+        if row is None:
+            self.all_cancelled.set()
+        else:
+            self.cancelled.add(row)
+
+
+class FakeEngine:
+    """Row ``i`` says "word0 word1 ... <row>" in as many deltas as there are words.
+
+    Clear ``go`` to hold all streams after their first word; ``refuse`` is raised by ``submit``;
+    ``fail_before_start`` and ``fail_after_start`` end streams by ``Failed``.
+    """
+
+    def __init__(self, words: int = 3) -> None:
+        self.words = words
+        self.go = threading.Event()
+        self.go.set()
+        self.refuse: ChatRLHFError | None = None
+        self.fail_before_start: Failed | None = None
+        self.fail_after_start: Failed | None = None
+        self.requests: list[ReplyRequest] = []
+        self.streams: list[FakeStream] = []
+        self.resident: dict[str, Path] = {}
+        self.broken: set[str] = set()
+        self.live: str | None = None
+        self.running = False
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        self.running = True
+
+    def stop(self) -> None:
+        self.running = False
+        self.go.set()
+        for stream in self.streams:
+            stream.cancel()
+        for thread in self._threads:
+            thread.join(10)
+
+    @property
+    def live_version(self) -> str | None:
+        return self.live
+
+    def load_version(self, name: str, folder: Path) -> None:
+        if name in self.broken:
+            raise VersionError(f"{name} is broken.")
+        self.resident[name] = folder
+
+    def set_live(self, name: str) -> None:
+        assert name in self.resident
+        self.live = name
+
+    def resident_versions(self) -> Sequence[str]:
+        return tuple(self.resident)
+
+    def statistics(self) -> dict[str, Any]:
+        return {"requests": len(self.requests)}
+
+    def submit(self, request: ReplyRequest) -> FakeStream:
+        if self.refuse is not None:
+            raise self.refuse
+        for version in request.versions:
+            if version not in self.resident:
+                raise NotFoundError(f"{version} is not in memory.")
+        stream = FakeStream()
+        self.requests.append(request)
+        self.streams.append(stream)
+        thread = threading.Thread(target=self._speak, args=(request, stream), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return stream
+
+    def _speak(self, request: ReplyRequest, stream: FakeStream) -> None:
+        put = stream.events.put
+        if self.fail_before_start is not None:
+            put(self.fail_before_start)
+            return
+        versions = request.versions or (str(self.live),) * request.replies
+        put(Started(versions=versions, prompt_tokens=7))
+        said = [""] * request.replies
+        for place in range(self.words):
+            if place == 1:
+                self.go.wait(30)
+                if self.fail_after_start is not None:
+                    put(self.fail_after_start)
+                    return
+            for row in range(request.replies):
+                if not self._is_cut(stream, row):
+                    word = f"word{place} "
+                    said[row] += word
+                    put(Delta(row, word))
+        for row in range(request.replies):
+            cut = self._is_cut(stream, row)
+            if not cut:
+                said[row] += str(row)
+                put(Delta(row, str(row)))
+            put(
+                Finished(
+                    row=row,
+                    text=said[row],
+                    token_ids=tuple(range(len(said[row].split()))),
+                    logprobs=(-0.5,) * len(said[row].split()),
+                    finish_reason="cancelled" if cut else "stop",
+                    version=versions[row],
+                    seed=request.seed,
+                )
+            )
+        put(Completed())
+
+    def _is_cut(self, stream: FakeStream, row: int) -> bool:
+        return stream.all_cancelled.is_set() or row in stream.cancelled

@@ -1,0 +1,81 @@
+"""Clients that go away in mid-stream, over real sockets."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import httpx
+import pytest
+import uvicorn
+
+from ui.server import create_server, listener_url, open_listener
+
+
+@pytest.fixture
+def http(app):
+    """A client of the app over TCP."""
+    config = uvicorn.Config(create_server(app, with_page=False), log_level="warning")
+    server = uvicorn.Server(config)
+    with open_listener("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        with httpx.Client(base_url=listener_url(listener), timeout=30) as client:
+            yield client
+        server.should_exit = True
+        thread.join(30)
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 30.0
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def read_until(lines, words: str) -> None:
+    for line in lines:
+        if words in line:
+            return
+    raise AssertionError(f"{words} never came")
+
+
+def test_a_turn_is_finished_and_stored_when_its_page_goes_away(http, engine):
+    engine.go.clear()
+    made = http.post("/api/conversations", json={}).json()["id"]
+    url = f"/api/conversations/{made}"
+    events = {"Accept": "text/event-stream"}
+    with http.stream("POST", f"{url}/turns", json={"text": "Hello"}, headers=events) as answer:
+        read_until(answer.iter_lines(), "word0")
+    engine.go.set()
+
+    def states() -> set[str]:
+        return {reply["state"] for reply in http.get(url).json()["turns"][0]["replies"]}
+
+    wait_for(lambda: states() == {"complete"})
+    assert not engine.streams[0].all_cancelled.is_set()
+
+
+def test_several_pages_can_follow_one_turn(http, engine):
+    engine.go.clear()
+    made = http.post("/api/conversations", json={}).json()["id"]
+    url = f"/api/conversations/{made}"
+    events = {"Accept": "text/event-stream"}
+    with http.stream("POST", f"{url}/turns", json={"text": "Hello"}, headers=events) as first:
+        of_first = first.iter_lines()
+        read_until(of_first, "word0")
+        turn = http.get(url).json()["turns"][0]["turn_id"]
+        with http.stream("GET", f"/api/turns/{turn}/events") as second:
+            of_second = second.iter_lines()
+            read_until(of_second, "word0")
+            engine.go.set()
+            read_until(of_second, "turn.done")
+        read_until(of_first, "turn.done")
+
+
+def test_a_completion_is_cut_when_its_client_goes_away(http, engine):
+    engine.go.clear()
+    body = {"messages": [{"role": "user", "content": "Hello"}], "stream": True}
+    with http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        read_until(answer.iter_lines(), "word0")
+    wait_for(engine.streams[0].all_cancelled.is_set)

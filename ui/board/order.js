@@ -1,0 +1,125 @@
+// The order that a person is building, as a value: functions take an order and return a new one.
+//
+//   groups   [[2], [1, 4]]  position 2 is best; 1 and 4 are tied behind it
+//   tieNext  the next placed reply joins the last group
+//   implied  the position that was placed by itself, because it was the only one left
+
+export const EMPTY = Object.freeze({ groups: [], tieNext: false, implied: null });
+
+/** Positions that have a place, best first. */
+export function placed(order) {
+  return order.groups.flat();
+}
+
+export function isEmpty(order) {
+  return order.groups.length === 0;
+}
+
+export function isComplete(order, positions) {
+  return positions.length > 1 && placed(order).length === positions.length;
+}
+
+/**
+ * Give a position the next place. Placing it twice takes it out again. When one position is left
+ * it follows by itself. On a complete order a new one begins, except that a reply placed by
+ * itself can still be tied with those before it.
+ */
+export function place(order, position, positions) {
+  if (!positions.includes(position)) return order;
+  if (isComplete(order, positions)) {
+    if (order.tieNext && order.implied === position) return tieImplied(order);
+    return place(EMPTY, position, positions);
+  }
+  if (placed(order).includes(position)) return remove(order, position);
+  const groups = order.groups.map((group) => [...group]);
+  if (order.tieNext && groups.length) groups.at(-1).push(position);
+  else groups.push([position]);
+  const left = positions.filter((other) => !groups.flat().includes(other));
+  if (left.length !== 1) return { groups, tieNext: false, implied: null };
+  return { groups: [...groups, left], tieNext: false, implied: left[0] };
+}
+
+function tieImplied(order) {
+  const groups = order.groups.slice(0, -1).map((group) => [...group]);
+  groups.at(-1).push(order.implied);
+  return { groups, tieNext: false, implied: null };
+}
+
+function remove(order, position) {
+  const groups = order.groups
+    .map((group) => group.filter((other) => other !== position))
+    .filter((group) => group.length);
+  return { groups, tieNext: false, implied: null };
+}
+
+/** Take the last placed position out again (and the one that followed by itself). */
+export function takeBack(order) {
+  if (order.tieNext) return { ...order, tieNext: false };
+  const without = order.implied === null ? order : remove(order, order.implied);
+  const last = placed(without).at(-1);
+  return last === undefined ? EMPTY : remove(without, last);
+}
+
+/** The next placed reply is to tie with the one before; a second call takes that back. */
+export function toggleTie(order) {
+  return isEmpty(order) ? order : { ...order, tieNext: !order.tieNext };
+}
+
+/** All positions without a place are tied behind those that have one. */
+export function restEqual(order, positions) {
+  const left = positions.filter((position) => !placed(order).includes(position));
+  if (isEmpty(order) || left.length === 0) return order;
+  return { groups: [...order.groups, left], tieNext: false, implied: null };
+}
+
+/** One group of all: nothing is better than anything else. */
+export function allEqual(positions) {
+  return { groups: [[...positions]], tieNext: false, implied: null };
+}
+
+/** The order without positions that are not (or no longer) to be ranked; null when none is left. */
+export function only(order, positions) {
+  const groups = order.groups
+    .map((group) => group.filter((position) => positions.includes(position)))
+    .filter((group) => group.length);
+  return groups.length ? { ...order, groups, implied: null } : null;
+}
+
+/** Rank of a position, 1 is best; null while it has none. */
+export function rankOf(order, position) {
+  const index = order.groups.findIndex((group) => group.includes(position));
+  return index === -1 ? null : index + 1;
+}
+
+/** True when another position has the same rank. */
+export function isTied(order, position) {
+  return order.groups.some((group) => group.length > 1 && group.includes(position));
+}
+
+/** The order that ranks by position describe, such as `{1: 2, 2: 1, 3: 2}`. */
+export function fromRanks(ranks) {
+  const groups = new Map();
+  for (const [position, rank] of Object.entries(ranks)) {
+    groups.set(rank, [...(groups.get(rank) ?? []), Number(position)]);
+  }
+  const sorted = [...groups.keys()].sort((a, b) => a - b);
+  return {
+    groups: sorted.map((rank) => groups.get(rank).sort((a, b) => a - b)),
+    tieNext: false,
+    implied: null,
+  };
+}
+
+/** True when both give every position the same rank, and neither waits for a tie. */
+export function isSame(one, other) {
+  return !one.tieNext && !other.tieNext && orderText(sorted(one)) === orderText(sorted(other));
+}
+
+function sorted(order) {
+  return { ...order, groups: order.groups.map((group) => [...group].sort((a, b) => a - b)) };
+}
+
+/** "2>1=4>3" */
+export function orderText(order) {
+  return order.groups.map((group) => group.join("=")).join(">");
+}

@@ -1,0 +1,184 @@
+// One round of the trainer: its timeline, its curves and the replies it sampled.
+
+import { ApiError, call, listOf } from "./api.js";
+import { Chart, compareNames, isMain, short } from "./charts.js";
+import { count, el, showText } from "./dom.js";
+import { stageName } from "./health.js";
+
+const MARKS = { gate_passed: "passed", gate_failed: "failed", error: "failed", info: "" };
+const SAMPLES_SHOWN = 12;
+
+export class RoundView {
+  constructor(id) {
+    this.id = id;
+    this.newestMetric = 0;
+    this.charts = new Map();
+    this.timeline = el("ol", { class: "timeline", "data-testid": "timeline" });
+    this.curves = el("div", { class: "curves", "data-testid": "curves" });
+    this.samples = el("div", { class: "samples", "data-testid": "samples" });
+    this.element = el(
+      "div",
+      {},
+      el("section", {}, el("h3", {}, "What happened"), this.timeline),
+      el("section", {}, el("h3", {}, "Curves"), this.curves),
+      el("section", {}, el("h3", {}, "Replies it tried"), this.samples),
+    );
+  }
+
+  /** Fetch what is new. Raises ApiError when the server refuses or is away. */
+  async refresh(round) {
+    const [events, metrics, samples] = await Promise.all([
+      call("GET", `/api/rounds/${this.id}/events`),
+      call("GET", `/api/rounds/${this.id}/metrics?after=${this.newestMetric}`),
+      call("GET", `/api/rounds/${this.id}/samples`).catch(emptyWhenUnknown),
+    ]);
+    this.#drawTimeline(listOf(events, "events"), round);
+    this.#addMetrics(listOf(metrics, "metrics"), round);
+    this.#drawSamples(listOf(samples, "samples"), round);
+  }
+
+  // --- timeline -------------------------------------------------------------------------------
+
+  #drawTimeline(events, round) {
+    const items = events.map((event) =>
+      el(
+        "li",
+        { "data-kind": event.kind, "data-testid": "event" },
+        el("span", { class: "event-mark" }, MARKS[event.kind] ?? ""),
+        textOf("span", "event-text", event.text),
+        el("time", { datetime: event.created_at }, clock(event.created_at)),
+      ),
+    );
+    if (!items.length) {
+      const text = isOver(round)
+        ? round.message || "Nothing was written down in this round."
+        : "The round has just been asked for. Its first step begins shortly.";
+      items.push(
+        el(
+          "li",
+          { "data-kind": "info" },
+          el("span", { class: "event-mark" }),
+          textOf("span", "event-text", text),
+        ),
+      );
+    }
+    if (items.length !== this.timeline.childElementCount || this.drawnState !== round.state)
+      this.timeline.replaceChildren(...items);
+    this.drawnState = round.state;
+  }
+
+  // --- curves ---------------------------------------------------------------------------------
+
+  #addMetrics(metrics, round) {
+    const fresh = new Map();
+    for (const { id, stage, step, name, value } of metrics) {
+      this.newestMetric = Math.max(this.newestMetric, id);
+      const key = name.includes("/") ? name : `${stage}/${name}`;
+      fresh.set(key, [...(fresh.get(key) ?? []), { step, value: value ?? NaN }]);
+    }
+    const before = this.charts.size;
+    for (const [key, points] of fresh) {
+      if (!this.charts.has(key)) this.charts.set(key, new Chart(key));
+      this.charts.get(key).add(points);
+    }
+    if (this.charts.size > before || !this.charts.size) this.#layOut(round);
+  }
+
+  #layOut(round) {
+    const names = [...this.charts.keys()].sort(compareNames);
+    if (!names.length) {
+      const text = isOver(round)
+        ? "This round ended before it measured anything."
+        : "No numbers yet. The first curve appears with the first training step.";
+      this.curves.replaceChildren(el("p", { class: "hint" }, text));
+      return;
+    }
+    const stages = [...new Set(names.map((name) => name.split("/")[0]))];
+    const grid = (some) =>
+      el(
+        "div",
+        { class: "chart-grid" },
+        some.map((name) => this.charts.get(name).element),
+      );
+    const wasOpen = new Set(
+      [...this.curves.querySelectorAll("details[open]")].map((details) => details.dataset.stage),
+    );
+    this.curves.replaceChildren(
+      ...stages.flatMap((stage) => {
+        const own = names.filter((name) => name.startsWith(`${stage}/`));
+        const main = own.filter(isMain);
+        const rest = own.filter((name) => !isMain(name));
+        const more =
+          rest.length > 0 &&
+          el(
+            "details",
+            { "data-stage": stage, open: wasOpen.has(stage) || !main.length },
+            el("summary", { class: "hint" }, count(rest.length, "more curve")),
+            grid(rest),
+          );
+        return [el("h4", {}, stageTitle(stage)), grid(main), more].filter(Boolean);
+      }),
+    );
+  }
+
+  // --- samples --------------------------------------------------------------------------------
+
+  #drawSamples(samples, round) {
+    const newest = samples.slice(-SAMPLES_SHOWN).reverse();
+    const key = JSON.stringify([newest.length, newest[0], round.state]);
+    if (key === this.drawnSamples) return;
+    this.drawnSamples = key;
+    if (!newest.length) {
+      this.samples.replaceChildren(
+        el(
+          "p",
+          { class: "hint" },
+          isOver(round) ? "This round sampled no replies." : "Replies appear here while PPO tries them.",
+        ),
+      );
+      return;
+    }
+    const rows = newest.map((sample) =>
+      el(
+        "tr",
+        {},
+        el("td", { class: "numeric" }, String(sample.step)),
+        textOf("td", "sample-text", sample.prompt),
+        textOf("td", "sample-text", sample.reply),
+        el("td", { class: "numeric" }, sample.score == null ? "" : short(sample.score)),
+      ),
+    );
+    const head = ["Step", "Prompt", "Reply", "Reward"].map((text) => el("th", { scope: "col" }, text));
+    this.samples.replaceChildren(
+      el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows)),
+    );
+  }
+}
+
+/** True when a round will not change any more. */
+export function isOver(round) {
+  return !["queued", "running"].includes(round.state);
+}
+
+function stageTitle(stage) {
+  const name = stageName(stage);
+  return name === "SFT" ? "Imitation (SFT)" : name.charAt(0).toUpperCase() + name.slice(1);
+}
+
+function emptyWhenUnknown(error) {
+  if (error instanceof ApiError && error.status === 404) return [];
+  throw error;
+}
+
+function textOf(tag, name, text) {
+  const node = el(tag, { class: name, dir: "auto" });
+  showText(node, text ?? "");
+  return node;
+}
+
+function clock(iso) {
+  const time = new Date(iso);
+  return Number.isNaN(time.getTime())
+    ? ""
+    : time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+}
