@@ -156,6 +156,7 @@ def _start_turn(app: App, conversation_id: int, body: TurnBody) -> LiveTurn:
         seed=secrets.randbits(SEED_BITS) if body.seed is None else body.seed,
         sampling=sampling,
         parent_reply_id=body.parent_reply_id,
+        from_root="parent_reply_id" in body.model_fields_set and body.parent_reply_id is None,
     )
     live = app.turns.start(conversation_id, wanted)
     if not conversation.title:

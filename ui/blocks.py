@@ -54,7 +54,7 @@ def mount_page(app: FastAPI, path: str = "/") -> FastAPI:
 
 
 def _theme() -> gr.themes.Base:
-    """System fonts (nothing is fetched) and the colours of page.css, so that loading won't flash."""
+    """System fonts (nothing is fetched), and page.css's colours so that loading won't flash."""
     theme = gr.themes.Base(font=SYSTEM_FONTS, font_mono=SYSTEM_MONO_FONTS)
     return theme.set(
         body_background_fill="#faf9f7",

@@ -26,22 +26,23 @@ def models(context: typer.Context, *, json_output: Json = False) -> None:
         print_json([dataclasses.asdict(entry) for entry in entries])
         return
     print_table(
-        ["name", "comes from", "parameters", "memory", "download", "context", "licence", "state"],
+        ["name", "parameters", "memory", "download", "licence", "state"],
         [
             [
                 entry.name,
-                entry.origin,
                 _short(entry.parameters),
                 _memory(entry.memory_bytes),
                 f"{_short(entry.download_bytes)}B" if entry.download_bytes else "none",
-                _short(entry.context_tokens),
-                entry.licence + (" (accept it on the hub first)" if entry.gated else ""),
+                entry.licence + ("*" if entry.gated else ""),
                 entry.state,
             ]
             for entry in entries
         ],
     )
-    say("Memory is for the weights, from nf4 to bf16. A hub id, a folder or a .gguf works too.")
+    say(
+        "Memory is for the weights, from nf4 to bf16; * accept the licence on the hub first; "
+        "--json tells the hub ids.\nA hub id, a folder or a .gguf file works too."
+    )
 
 
 @app.command()

@@ -24,6 +24,7 @@ from chatrlhf.engine.decode import DecodeState
 from chatrlhf.engine.prefix_cache import PrefixCache
 from chatrlhf.engine.requests import ChatMessage, Failed, ReplyRequest
 from chatrlhf.engine.slots import Slots
+from chatrlhf.engine.small_batch import speed_up
 from chatrlhf.engine.streams import Meter, ReplyStream
 from chatrlhf.engine.turn import Turn, Work
 from chatrlhf.errors import ChatRLHFError, LoadingError, OverloadedError, VersionError
@@ -58,9 +59,12 @@ class Engine:
         self._settings = settings
         self._context_tokens = min(base.context_tokens, context_tokens or base.context_tokens)
         self._prefixes = PrefixCache(settings.prefix_cache_tokens)
-        self._slots = Slots(
-            bank, settings.resident_versions, base.compute_dtype, self._prefixes.drop
-        )
+        on_cpu = base.device.type == "cpu"
+        if on_cpu:
+            speed_up(base.model)
+        # On a CPU the small matrices of an adapter are faster in float32 than in bfloat16.
+        dtype = torch.float32 if on_cpu else base.compute_dtype
+        self._slots = Slots(bank, settings.resident_versions, dtype, self._prefixes.drop)
         self._changed = threading.Condition()
         self._queue: deque[Work] = deque()
         self._commands: deque[Callable[[], None]] = deque()

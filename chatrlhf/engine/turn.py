@@ -85,7 +85,9 @@ class Turn:
     @property
     def cache_bytes(self) -> int:
         """Memory of keys and values."""
-        states = [*self._prefilled.values(), *([self._state] if self._state else [])]
+        # Read by other threads: both are taken once.
+        state = self._state
+        states = [*list(self._prefilled.values()), *([state] if state else [])]
         caches = [state.cache for state in states]
         return sum(cache.nbytes for cache in caches if isinstance(cache, GrowingCache))
 

@@ -50,7 +50,7 @@ def reward_gate(evaluation: RewardEvaluation) -> GateResult:
             text="The reward model could not be checked: no held-out ranking orders two "
             "replies. Rank more prompts.",
         )
-    low, high = wilson_interval(evaluation.right, evaluation.pairs)
+    _, low, high = wilson_interval(evaluation.right, evaluation.pairs)
     passed = low > 0.5
     text = (
         f"The reward model orders {evaluation.right} of {evaluation.pairs} held-out pairs as you "

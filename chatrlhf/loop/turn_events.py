@@ -10,13 +10,18 @@ from storage.records import FinishReason, Turn
 
 @dataclass(frozen=True)
 class NewTurn:
-    """A prompt and how it is to be answered."""
+    """A prompt and how it is to be answered.
+
+    Without ``parent_reply_id`` the turn continues from the best reply so far; ``from_root`` makes
+    it a sibling of the first turn instead.
+    """
 
     text: str
     replies: int
     seed: int
     sampling: Sampling
     parent_reply_id: int | None = None
+    from_root: bool = False
     versions: tuple[str, ...] = ()
 
 

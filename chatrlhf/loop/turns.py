@@ -100,9 +100,9 @@ class Turns:
                 raise OverloadedError("The server is stopping. Try again when it runs.")
             self._saver.save_kept()
             parent = wanted.parent_reply_id
-            if parent is None:
+            if parent is None and not wanted.from_root:
                 parent = conversations.choose_parent(self._db, conversation_id)
-            else:
+            elif parent is not None:
                 self._check_finished(parent)
             stream = self._engine.submit(self._request(conversation_id, parent, wanted))
             try:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import threading
-import time
 import uuid
 from typing import Any
 
@@ -46,20 +44,15 @@ def run_one(settings: Settings, *, run_id: int | None = None) -> int:
     0: succeeded or skipped. 1: failed, the reason is stored. 3: there was nothing to do.
     4: another worker took the round over, or a person cancelled it.
     """
-    watch_parent()
     db = open_database(settings.database_path)
     try:
-        run = runs.claim_run(db, f"worker-{uuid.uuid4().hex[:12]}", os.getpid(), boot_id())
-        if run is None or (run_id is not None and run.id != run_id):
+        queued = runs.current_run(db)
+        if queued is None or queued.state != "queued" or run_id not in (None, queued.id):
             return NOTHING_TO_DO
-        return _execute(db, settings, run)
+        run = runs.claim_run(db, f"worker-{uuid.uuid4().hex[:12]}", os.getpid(), boot_id())
+        return NOTHING_TO_DO if run is None else _execute(db, settings, run)
     finally:
         db.close()
-
-
-def round_settings(settings: Settings) -> dict[str, Any]:
-    """The settings that a round stores with its row, and is run with when it is resumed."""
-    return {name: dataclasses.asdict(getattr(settings, name)) for name in ROUND_SETTINGS}
 
 
 def _execute(db: Database, settings: Settings, run: Run) -> int:
@@ -91,8 +84,13 @@ def _train_and_publish(
         return f"{published[-1].name} is live.", published[-1].name
     if settings.round.trainer_threads:
         torch.set_num_threads(settings.round.trainer_threads)
-    progress.stage("loading", 1)
-    folder = ensure_local(find_source(settings.model.name), _silent)
+    # Probabilities too small for a normal float would cost fifty times as much each.
+    torch.set_flush_denormal(True)
+    progress.stage("loading", 100)
+    folder = ensure_local(
+        find_source(settings.model.name),
+        lambda text, fraction: progress.step(round(100 * fraction), 100, text),
+    )
     base = load_base_model(
         folder,
         quantization=settings.model.quantization,
@@ -153,27 +151,16 @@ def _with_stored(settings: Settings, run: Run) -> Settings:
         if isinstance(run.settings.get(name), dict):
             kind = type(getattr(settings, name))
             stored[name] = TypeAdapter(kind).validate_python(run.settings[name])
-    return dataclasses.replace(settings, **stored)
+    settings = dataclasses.replace(settings, **stored)
+    # An attempt before this one may have run out of memory; halving costs little time.
+    micro_batch = max(settings.round.micro_batch >> (run.attempts - 1), 1)
+    return dataclasses.replace(
+        settings, round=dataclasses.replace(settings.round, micro_batch=micro_batch)
+    )
 
 
 def _checkpoints(settings: Settings, run: Run, identity: str) -> Checkpoints:
     return Checkpoints(settings.runs_dir / str(run.id) / "checkpoints", identity)
-
-
-def _silent(_text: str, _fraction: float) -> None:
-    """The model is in the cache already: the server loaded it before."""
-
-
-def watch_parent() -> None:
-    """End this process when the one that started it is gone, however that died."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(LEASE_LOST)
-
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 def boot_id() -> str:

@@ -16,7 +16,7 @@ head is frozen, so only the gradient of ``h`` is needed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -63,7 +63,8 @@ def token_statistics(
         head_bias: (V,) bias of the LM head, if it has one.
     """
     head = _Head(head_weight, head_bias, temperature, softcap)
-    return TokenStatistics(*_TokenStatistics.apply(hidden, targets, head))
+    apply: Callable[..., tuple[Tensor, Tensor]] = _TokenStatistics.apply
+    return TokenStatistics(*apply(hidden, targets, head))
 
 
 def _blocks(head: _Head, positions: int) -> Iterator[slice]:

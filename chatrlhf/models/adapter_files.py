@@ -143,9 +143,8 @@ def read_version(folder: Path, expected_sha256: str | None = None) -> AdapterFil
         if path.name == "adapter_model.safetensors":
             role = POLICY if path.parent == folder else path.parent.name
             head = path.parent / "head.safetensors"
-            components[role] = Component(
-                lora=_load(path), head=_load(head) if head.exists() else {}
-            )
+            verified = head.relative_to(folder).as_posix() in manifest["files"]
+            components[role] = Component(lora=_load(path), head=_load(head) if verified else {})
     if POLICY not in components:
         raise VersionError(f"{folder} has no adapter_model.safetensors.")
     return AdapterFiles(components=components, manifest=manifest)
@@ -169,8 +168,9 @@ def verify_folder(folder: Path, expected_sha256: str | None = None) -> dict[str,
             f"{path} is not the manifest that was published (SHA-256 {found[:12]}..., "
             f"expected {expected_sha256[:12]}...)."
         )
-    if manifest.get("format") != FORMAT or not isinstance(manifest.get("files"), dict):
-        raise VersionError(f"{path} has format {manifest.get('format')!r}, expected {FORMAT}.")
+    format_ = manifest.get("format") if isinstance(manifest, dict) else None
+    if format_ != FORMAT or not isinstance(manifest.get("files"), dict):
+        raise VersionError(f"{path} has format {format_!r}, expected {FORMAT}.")
     for relative, expected in manifest["files"].items():
         _verify_file(folder, relative, expected)
     return manifest
@@ -244,13 +244,16 @@ def _load(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _verify_file(folder: Path, relative: str, expected: Mapping[str, Any]) -> None:
+def _verify_file(folder: Path, relative: str, expected: object) -> None:
     path = folder / relative
     if not path.resolve().is_relative_to(folder.resolve()):
         raise VersionError(f"{folder / MANIFEST} names {relative!r}, a file outside the version.")
     if not path.is_file():
         raise VersionError(f"{path} is missing.")
-    if path.stat().st_size != expected["bytes"] or file_sha256(path) != expected["sha256"]:
+    if not isinstance(expected, dict) or (path.stat().st_size, file_sha256(path)) != (
+        expected.get("bytes"),
+        expected.get("sha256"),
+    ):
         raise VersionError(f"{path} changed since it was published; its SHA-256 differs.")
 
 

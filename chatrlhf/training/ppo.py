@@ -244,7 +244,7 @@ class PpoTrainer:
         for part in self._parts(rows, self.micro_batch):
             share = int(experience.is_response_token[part].sum()) / tokens
             loss, measured = self._loss(experience, part)
-            (loss * share).backward()
+            torch.autograd.backward(loss * share)
             for name, value in measured.items():
                 log[name] = log.get(name, 0.0) + share * value
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]

@@ -102,7 +102,7 @@ def fit_reward_model(
             ]
             loss = torch.stack(losses).mean()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
             if not math.isfinite(float(loss.detach()) + float(norm)):
                 raise RoundError(
@@ -171,7 +171,7 @@ def normalise(model: RewardModel, sequences: Sequence[TokenSequence], micro_batc
 def _scores_of(model: RewardModel, examples: Sequence[RankingExample]) -> list[Tensor]:
     sequences = [sequence for example in examples for sequence in example.sequences]
     scores = _forward(model, sequences)
-    return list(scores.split([len(example.sequences) for example in examples]))
+    return list(torch.split(scores, [len(example.sequences) for example in examples]))
 
 
 def _forward(model: RewardModel, sequences: Sequence[TokenSequence]) -> Tensor:

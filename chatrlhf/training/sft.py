@@ -66,7 +66,7 @@ def fit_demonstrations(
                 group["lr"] = rate
             loss = _token_losses(policy, batch).mean()
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), settings.max_grad_norm)
             if not math.isfinite(float(loss.detach()) + float(norm)):
                 raise RoundError(

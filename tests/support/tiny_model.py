@@ -16,6 +16,8 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from chatrlhf.models.weights import quiet_transformers
+
 FAMILIES = ("llama", "qwen3", "gemma3", "mistral", "phi3", "smollm")
 
 _TEXT = """the cat sat on the mat and the dog ran to the house where people talk and think about
@@ -112,14 +114,16 @@ def write_tiny_model(
     vocab: int = 320,
     seed: int = 0,
     chat_template: bool = True,
+    **overrides: Any,
 ) -> Path:
     """Write a random-weight model that ``load_base_model`` loads; the same seed, the same bytes.
 
-    ``vocab`` is at least 256 bytes plus the family's control tokens. Takes less than a second.
+    ``vocab`` is at least 256 bytes plus the family's control tokens; ``overrides`` are fields of
+    the config. Takes less than a second.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokens = write_tiny_tokenizer(folder, family, vocab=vocab, chat_template=chat_template)
-    config = tiny_config(family, hidden=hidden, layers=layers, vocab=len(tokens))
+    config = tiny_config(family, hidden=hidden, layers=layers, vocab=len(tokens), **overrides)
     special, _, bos, eos, pad, _ = _TOKENS[family]
     config.bos_token_id = tokens.get(bos or "")
     config.eos_token_id = tokens[eos]
@@ -128,11 +132,14 @@ def write_tiny_model(
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.generation_config.eos_token_id = [tokens[eos], tokens[special[0]]]
-    model.save_pretrained(folder)
+    with quiet_transformers():
+        model.save_pretrained(folder)
     return folder
 
 
-def tiny_config(family: str, *, hidden: int = 64, layers: int = 2, vocab: int = 320) -> Any:
+def tiny_config(
+    family: str, *, hidden: int = 64, layers: int = 2, vocab: int = 320, **overrides: Any
+) -> Any:
     """The transformers config of a tiny model: 4 heads, 2 key-value heads."""
     sizes: dict[str, Any] = {
         "vocab_size": vocab,
@@ -155,7 +162,7 @@ def tiny_config(family: str, *, hidden: int = 64, layers: int = 2, vocab: int = 
         sizes["layer_types"] = ["sliding_attention"] * (layers - 1) + ["full_attention"]
     if family in ("mistral", "phi3"):
         sizes["sliding_window"] = None
-    return AutoConfig.for_model(_MODEL_TYPES[family], **sizes)
+    return AutoConfig.for_model(_MODEL_TYPES[family], **{**sizes, **overrides})
 
 
 def write_tiny_tokenizer(

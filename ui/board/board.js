@@ -212,6 +212,7 @@ export class Board {
 
   #submitWhenDone() {
     if (!this.draft || this.isWriting || !order.isComplete(this.draft, this.positions)) return;
+    if (this.saving === "refused") return; // a person decides, with Try again
     if (this.sent === this.draft || (this.draft.tieNext && this.saved)) return;
     this.retry();
   }

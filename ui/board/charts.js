@@ -9,9 +9,9 @@ const HEIGHT = 96;
 const KNOWN = {
   "sft/loss": ["Imitation loss", "should fall"],
   "reward/loss": ["Reward model loss", "should fall"],
-  "reward/held_out_accuracy": ["Held-out agreement", "on rankings it never saw; 0.5 is chance"],
+  "reward/held_out_accuracy": ["Held-out agreement", "0.5 is chance"],
   "ppo/score": ["Reward of the replies", "should rise"],
-  "ppo/kl": ["KL to the reference", "grows slowly, within the budget"],
+  "ppo/kl": ["KL to the reference", "should grow slowly"],
   "ppo/entropy": ["Entropy", "near zero means collapse"],
   "ppo/policy_loss": ["Policy loss", "hovers near zero"],
   "ppo/value_loss": ["Value loss", "should fall"],
@@ -113,8 +113,7 @@ export class Chart {
     // One number is no curve.
     this.element.classList.toggle("is-single", this.points.length === 1);
     this.latest.textContent = short(last.value);
-    this.steps.textContent =
-      this.points.length === 1 ? `step ${last.step}` : `steps ${this.points[0].step} to ${last.step}`;
+    this.steps.textContent = this.points.length === 1 ? "" : `steps ${this.points[0].step} to ${last.step}`;
     if (!finite.length) return;
     this.low = Math.min(...finite.map((point) => point.value));
     this.high = Math.max(...finite.map((point) => point.value));
@@ -172,7 +171,6 @@ export class Chart {
     if (!this.points.length) return;
     this.latest.textContent = short(this.points.at(-1).value);
     const last = this.points.at(-1);
-    this.steps.textContent =
-      this.points.length === 1 ? `step ${last.step}` : `steps ${this.points[0].step} to ${last.step}`;
+    this.steps.textContent = this.points.length === 1 ? "" : `steps ${this.points[0].step} to ${last.step}`;
   }
 }

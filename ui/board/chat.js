@@ -52,7 +52,7 @@ export class Chat {
       sidebar.phoneNew,
       sidebar.element,
       sidebar.scrim,
-      el("main", { class: "chat-main" }, this.scroller, dock),
+      el("section", { class: "chat-main", "aria-label": "Conversation" }, this.scroller, dock),
     );
     host.append(this.element);
     listenForKeys(this.element, {

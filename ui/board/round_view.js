@@ -113,7 +113,7 @@ export class RoundView {
           el(
             "details",
             { "data-stage": stage, open: wasOpen.has(stage) || !main.length },
-            el("summary", { class: "hint" }, count(rest.length, "more curve")),
+            el("summary", { class: "hint" }, count(rest.length, "more measurement")),
             grid(rest),
           );
         return [el("h4", {}, stageTitle(stage)), grid(main), more].filter(Boolean);

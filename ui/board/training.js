@@ -56,7 +56,7 @@ export class Training {
   #layOut() {
     const buttons = el("div", { class: "state-buttons" }, this.train, this.pause, this.rollback);
     return (this.element = el(
-      "main",
+      "div",
       { class: "training", "data-testid": "training" },
       el(
         "div",

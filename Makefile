@@ -1,0 +1,57 @@
+# On a fresh machine with Python 3.11+ and make: `make serve` or `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+HOST ?= 127.0.0.1
+PORT ?= 7860
+TEST_ARGS ?=
+BENCH_ARGS ?=
+
+.PHONY: help install serve test test-fast check fix chromium starter bench bench-loop clean
+
+help:            ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "chatrlhf needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[embedded,dev]'
+	@touch $@
+
+install: $(READY) ## create .venv and install
+
+serve: $(READY)  ## prepare the embedded model and serve (PORT=7860, CHATRLHF_DATA=folder)
+	$(BIN)/chatrlhf serve --host $(HOST) --port $(PORT)
+
+chromium: $(READY) ## find a Chromium for the browser tests, or install one
+	@$(BIN)/python tests/support/find_chromium.py --install
+
+test: $(READY) chromium ## all tests; browser tests are skipped, and say so, without a Chromium
+	$(BIN)/python -m pytest $(TEST_ARGS)
+
+test-fast: $(READY) ## the tests that need neither the embedded model nor a browser
+	$(BIN)/python -m pytest -m "not slow and not embedded and not browser" $(TEST_ARGS)
+
+check: $(READY)  ## format, lint, types, architecture
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: $(READY)    ## format and apply safe lint fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+starter: $(READY) ## train the shipped starter adapter again (about 15 minutes on two cores)
+	$(BIN)/python -m chatrlhf.training.starter
+
+bench: bench-loop ## all benchmarks
+
+bench-loop: $(READY) ## the whole loop with simulated raters against a server of its own
+	$(BIN)/python benchmarks/loop.py $(BENCH_ARGS)
+
+clean:           ## remove the virtual environment and caches (your data folder stays)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -1,0 +1,161 @@
+"""Scalar heads: where they read, what they start from, and that saving keeps every score."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from serving import random_lora
+from tiny_model import write_tiny_model
+
+from chatrlhf.errors import VersionError
+from chatrlhf.models.adapter_files import AdapterShape, Component, read_version, write_version
+from chatrlhf.models.base_model import load_base_model
+from chatrlhf.models.lora import LoraBank
+from chatrlhf.models.reward_model import RewardModel, ScalarHead, ValueModel
+from chatrlhf.training.batches import TokenSequence, make_batch
+
+SEQUENCES = [
+    TokenSequence.of_reply([5, 6, 7], [80, 90, 100, 110]),
+    TokenSequence.of_reply([8, 9], [30]),
+]
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    folder = write_tiny_model(tmp_path_factory.mktemp("m"), hidden=32)
+    base = load_base_model(folder, quantization="fp32", device="cpu")
+    bank = LoraBank(base.model, 4, 4.0)
+    for name in ("reward", "value"):
+        bank.add(name, trainable=True)
+        bank.load_state(name, random_lora(bank, 3))
+    return base, bank
+
+
+def moved_head(size, seed=1):
+    """A head as it is after a fit: shifted, scaled, with a bias."""
+    head = ScalarHead(size, seed)
+    with torch.no_grad():
+        head.bias.fill_(0.3)
+        head.mean.fill_(-0.7)
+        head.std.fill_(2.5)
+    return head
+
+
+@torch.no_grad()
+def scores(model):
+    batch = make_batch(SEQUENCES, 0)
+    return model.scores(batch.token_ids, batch.last_token)
+
+
+def test_head_by_hand():
+    head = ScalarHead(2)
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([2.0, -1.0]))
+        head.bias.fill_(0.5)
+        head.mean.fill_(1.0)
+        head.std.fill_(4.0)
+    assert head(torch.tensor([[3.0, 1.0], [0.0, 0.0]])).tolist() == [(6 - 1 + 0.5 - 1) / 4, -0.125]
+
+
+def test_head_starts_normal_with_one_over_the_root_of_its_inputs():
+    weight = ScalarHead(20_000).weight
+    assert weight.std().item() * math.sqrt(20_001) == pytest.approx(1.0, rel=0.03)
+    assert ScalarHead(8).bias.item() == 0.0
+    assert torch.equal(ScalarHead(8, 1).weight, ScalarHead(8, 1).weight)
+    assert not torch.equal(ScalarHead(8, 1).weight, ScalarHead(8, 2).weight)
+
+
+def test_scores_read_the_last_real_token_whatever_the_padding(parts):
+    base, bank = parts
+    head = moved_head(base.hidden_size)
+    found = scores(RewardModel(base, bank, "reward", head))
+    for row, one in enumerate(SEQUENCES):
+        with torch.no_grad(), bank.using("reward"):
+            hidden = base.body(torch.tensor([one.token_ids])).last_hidden_state[0, -1]
+        by_hand = (float(hidden @ head.weight.detach()) + 0.3 + 0.7) / 2.5
+        assert found[row].item() == pytest.approx(by_hand, abs=1e-4)
+
+
+def test_saving_and_loading_a_version_keeps_every_score(parts, tmp_path):
+    base, bank = parts
+    head = moved_head(base.hidden_size)
+    before = scores(RewardModel(base, bank, "reward", head))
+    components = {
+        "policy": Component(bank.state_of("value")),
+        "reward": Component(bank.state_of("reward"), head.state()),
+    }
+    write_version(tmp_path, "v1", components, AdapterShape(4, 4.0, bank.target_modules), {})
+
+    stored = read_version(tmp_path / "v1").components["reward"]
+    bank.add("again")
+    bank.load_state("again", stored.lora)
+    loaded = ScalarHead(base.hidden_size, seed=9)
+    loaded.load(stored.head)
+    assert torch.equal(scores(RewardModel(base, bank, "again", loaded)), before)
+    bank.remove("again")
+
+
+def test_state_is_a_copy():
+    head = moved_head(4)
+    kept = head.state()
+    with torch.no_grad():
+        head.weight.add_(1.0)
+        head.mean.add_(1.0)
+    assert torch.equal(kept["weight"], moved_head(4).weight)
+    assert kept["mean"].item() == pytest.approx(-0.7)
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown", "shape"])
+def test_a_head_that_does_not_fit_is_refused(change):
+    state = ScalarHead(4).state()
+    if change == "missing":
+        del state["std"]
+    elif change == "unknown":
+        state["other"] = torch.zeros(1)
+    else:
+        state["weight"] = torch.zeros(5)
+    with pytest.raises(VersionError, match="does not fit"):
+        ScalarHead(4).load(state)
+
+
+@torch.no_grad()
+def test_a_critic_copied_from_the_reward_model_says_its_score_at_the_last_position(parts):
+    base, bank = parts
+    reward = RewardModel(base, bank, "reward", moved_head(base.hidden_size))
+    bank.copy("reward", "value")
+    head = ScalarHead(base.hidden_size)
+    head.load(reward.head.state())
+    critic = ValueModel(base, bank, "value", head)
+    batch = make_batch(SEQUENCES, 0)
+    at_end = torch.zeros_like(batch.is_token)
+    at_end[torch.arange(len(SEQUENCES)), batch.last_token] = True
+    assert torch.allclose(critic.values(batch.token_ids, at_end), scores(reward), atol=1e-6)
+
+
+@torch.no_grad()
+def test_values_come_one_a_response_token_in_row_major_order(parts):
+    base, bank = parts
+    critic = ValueModel(base, bank, "value", moved_head(base.hidden_size))
+    batch = make_batch(SEQUENCES, 0)
+    together = critic.values(batch.token_ids, batch.predicts_response)
+    single = [
+        critic.values(one.token_ids, one.predicts_response)
+        for one in (make_batch([sequence], 0) for sequence in SEQUENCES)
+    ]
+    assert together.shape == (5,)
+    assert torch.allclose(together, torch.cat(single), atol=1e-5)
+
+
+def test_training_moves_weight_and_bias_but_not_the_normalisation(parts):
+    base, bank = parts
+    critic = ValueModel(base, bank, "value", moved_head(base.hidden_size))
+    batch = make_batch(SEQUENCES, 0)
+    critic.values(batch.token_ids, batch.predicts_response).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in critic.parameters())
+    trainable = {id(p) for p in critic.parameters()}
+    assert {id(critic.head.weight), id(critic.head.bias)} <= trainable
+    assert not {id(critic.head.mean), id(critic.head.std)} & trainable
+    for parameter in critic.parameters():
+        parameter.grad = None
