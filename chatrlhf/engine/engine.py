@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import torch
 from chatrlhf.engine.admission import check_request, room_for_reply
 from chatrlhf.engine.decode import DecodeState
 from chatrlhf.engine.prefix_cache import PrefixCache
-from chatrlhf.engine.requests import ChatMessage, Failed, ReplyRequest
+from chatrlhf.engine.requests import ChatMessage, Completed, Failed, ReplyRequest
 from chatrlhf.engine.slots import Slots
 from chatrlhf.engine.small_batch import speed_up
 from chatrlhf.engine.streams import Meter, ReplyStream
@@ -112,7 +112,9 @@ class Engine:
         """
         if name in self._slots.resident:
             return
-        lora = read_version(folder).policy.lora
+        files = read_version(folder)
+        self._check_base(files.manifest)
+        lora = files.policy.lora
         self._bank.check_state(lora)
         self._command(lambda: self._slots.load(name, lora, self._check_canary))
 
@@ -194,6 +196,14 @@ class Engine:
             self._changed.notify()
         done.result(_COMMAND_SECONDS)
 
+    def _check_base(self, manifest: Mapping[str, Any]) -> None:
+        made_for = manifest.get("base", {}).get("sha256")
+        if made_for and made_for != self._base.base_sha256:
+            raise VersionError(
+                f"The version was made for the base {made_for[:12]}..., and this one is "
+                f"{self._base.base_sha256[:12]}.... Choose the model it was made for."
+            )
+
     def _check_canary(self, adapter: str) -> None:
         prompt = self._base.chat_format.encode_prompt(_CANARY)
         state = DecodeState.prefill(self._base, self._bank, [prompt], adapters=[adapter])
@@ -250,21 +260,22 @@ class Engine:
 
     def _advance(self, turn: Turn) -> None:
         started = time.monotonic()
+        last: Completed | Failed = Completed()
         try:
-            tokens = turn.advance()
+            if tokens := turn.advance():
+                self._meter.add(started, tokens)
         except Exception as error:
             logger.exception("a request failed")
-            turn.fail(_failure(error))
-            tokens = 0
-        if tokens:
-            self._meter.add(started, tokens)
+            turn.abandon()
+            last = _failure(error)
         if turn.finished:
-            self._retire(turn)
+            self._retire(turn, last)
 
-    def _retire(self, turn: Turn) -> None:
+    def _retire(self, turn: Turn, last: Completed | Failed) -> None:
         with self._changed:
             self._active.remove(turn)
         self._slots.unpin(turn.work.versions)
+        turn.work.stream.put(last)
 
     def _close(self) -> None:
         """End what is left, so that nobody waits for an engine that is gone."""
@@ -274,10 +285,10 @@ class Engine:
             self._queue.clear()
         for turn in list(self._active):
             turn.end("interrupted")
-            self._retire(turn)
+            self._retire(turn, Completed())
         for work in waiting:
-            work.stream.put(Failed("overloaded", "The server stopped. Ask again.", 503))
             self._slots.unpin(work.versions)
+            work.stream.put(Failed("overloaded", "The server stopped. Ask again.", 503))
         self._run_commands()
 
 

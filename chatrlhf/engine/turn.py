@@ -12,9 +12,7 @@ from chatrlhf.engine.kv_cache import GrowingCache
 from chatrlhf.engine.prefix_cache import CHUNK, PrefixCache
 from chatrlhf.engine.reply_text import ReplyText
 from chatrlhf.engine.requests import (
-    Completed,
     Delta,
-    Failed,
     Finished,
     FinishReason,
     Sampling,
@@ -49,7 +47,10 @@ class _Row:
 
 
 class Turn:
-    """A request in work; ``advance`` does one forward pass. Used by the engine's thread only."""
+    """A request in work; ``advance`` does one forward pass. Used by the engine's thread only.
+
+    The stream's last event is the engine's to put, once the versions are let go.
+    """
 
     def __init__(self, work: Work, base: BaseModel, bank: LoraBank, prefixes: PrefixCache) -> None:
         self._work = work
@@ -111,11 +112,10 @@ class Turn:
             self._finish(row, reason)
         self._leave([])
 
-    def fail(self, failed: Failed) -> None:
-        """Give up; nothing follows in the stream."""
+    def abandon(self) -> None:
+        """Give up without another event; frees the memory."""
         self._rows.clear()
         self._free()
-        self._put(failed)
 
     def _decode(self, state: DecodeState) -> int:
         uniforms = uniforms_at([row.generator for row in self._rows], self._steps)
@@ -170,7 +170,6 @@ class Turn:
         self._rows = [self._rows[place] for place in kept]
         if not kept:
             self._free()
-            self._put(Completed())
         elif self._state is not None:
             self._state.keep(kept)
 
@@ -217,5 +216,5 @@ class Turn:
         self._state = None
         self._prefilled.clear()
 
-    def _put(self, event: Started | Delta | Finished | Completed | Failed) -> None:
+    def _put(self, event: Started | Delta | Finished) -> None:
         self._work.stream.put(event)

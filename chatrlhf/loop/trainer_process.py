@@ -127,12 +127,18 @@ def last_line(path: Path, limit: int = 300) -> str:
 
 
 def be_nice(level: int) -> None:
-    """Lower the priority of this process, so that the chat stays quick."""
+    """Lower the priority of this process, so that the chat stays quick.
+
+    Linux with autogroups weighs sessions against each other and a nice value only inside one;
+    the trainer has a session of its own, so its group is made nice too.
+    """
     with contextlib.suppress(OSError):
         if sys.platform == "win32":
             psutil.Process().nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)
         else:
             os.nice(level)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(level), encoding="ascii")
 
 
 def end_with_parent(parent_pid: int, poll_seconds: float = 1.0) -> None:

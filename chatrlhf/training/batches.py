@@ -31,11 +31,11 @@ class TokenSequence:
         return len(self.token_ids)
 
     def shortened(self, max_tokens: int) -> TokenSequence | None:
-        """The first ``max_tokens`` tokens; None when no response token is left."""
-        if len(self) <= max_tokens:
-            return self
-        short = TokenSequence(self.token_ids[:max_tokens], self.is_response[:max_tokens])
-        return short if any(short.is_response) else None
+        """The first ``max_tokens`` tokens; None when no response token is left to predict."""
+        short = self
+        if len(self) > max_tokens:
+            short = TokenSequence(self.token_ids[:max_tokens], self.is_response[:max_tokens])
+        return short if any(short.is_response[1:]) else None
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,7 @@ class PpoTrainer:
                 {"params": critic.parameters(), "lr": settings.value_learning_rate},
             ],
             eps=1e-5,
+            fused=True,
         )
         self._rates = [settings.learning_rate, settings.value_learning_rate]
 
@@ -125,7 +126,7 @@ class PpoTrainer:
         moments: dict[str, Tensor] = {}
         for index, slot in self.optimizer.state_dict()["state"].items():
             for name, tensor in slot.items():
-                moments[f"{index}.{name}"] = tensor
+                moments[f"{index}.{name}"] = tensor.detach().clone()
         policy_adapter = self.policy.adapter
         if policy_adapter is None:
             raise ValueError("PPO needs a policy adapter")
@@ -153,7 +154,8 @@ class PpoTrainer:
         state: dict[int, dict[str, Tensor]] = {}
         for key, tensor in parts["optimizer"].items():
             index, _, name = key.partition(".")
-            state.setdefault(int(index), {})[name] = tensor
+            # A copy, as the optimizer would go on in the very tensors that it is given.
+            state.setdefault(int(index), {})[name] = tensor.clone()
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         self.step = int(values["step"])

@@ -87,7 +87,7 @@ def fit_reward_model(
         {"params": list(model.head.parameters()), "lr": settings.head_learning_rate},
     ]
     rates = [settings.learning_rate, settings.head_learning_rate]
-    optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, eps=1e-5)
+    optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, eps=1e-5, fused=True)
     parameters = [*model.lora_parameters(), *model.head.parameters()]
     step = 0
     for _ in range(settings.epochs):

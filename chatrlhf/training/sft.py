@@ -56,7 +56,9 @@ def fit_demonstrations(
     generator = random.Random(seed)
     lengths = [len(sequence) for sequence in usable]
     steps = settings.epochs * math.ceil(len(usable) / settings.batch_size)
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=settings.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        policy.parameters(), lr=settings.learning_rate, weight_decay=0.0, fused=True
+    )
     step = 0
     for _ in range(settings.epochs):
         for indices in batches_by_length(lengths, settings.batch_size, generator):

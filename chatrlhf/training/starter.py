@@ -125,6 +125,7 @@ def _dataset_hash() -> str:
 def main() -> None:
     """Train the starter adapter of the embedded model."""
     console = Console()
+    torch.set_flush_denormal(True)
     settings = ModelSettings()
     folder = ensure_local(
         find_source("embedded"), lambda text, fraction: console.print(f"{text} {fraction:.0%}")

@@ -24,7 +24,7 @@ def plain_logits(base, ids):
 @torch.inference_mode()
 def test_steps_give_the_logits_of_the_whole_model(load, family):
     base, bank = load(family)
-    prompt, rest = tokens(40), tokens(30, seed=1)
+    prompt, rest = tokens(40), tokens(6, seed=1)
     state = DecodeState.prefill(base, bank, [prompt])
     assert torch.allclose(state.logits[0], plain_logits(base, prompt), atol=1e-4)
     for place, token in enumerate(rest):

@@ -103,14 +103,16 @@ def test_greedy_replies_are_those_of_generate(serve):
     assert len(reply.token_ids) >= min(20, len(expected)) - 1
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3"])
-def test_same_seed_same_reply_alone_or_in_a_batch(serve, family):
-    serving = serve(family)
+@pytest.mark.parametrize(
+    ("family", "quantization"), [("llama", "fp32"), ("gemma3", "fp32"), ("gemma3", "bf16")]
+)
+def test_same_seed_same_reply_alone_or_in_a_batch(serve, family, quantization):
+    serving = serve(family, quantization)
     alone = serving.ask(replies=1, max_new_tokens=48)
     batch = serving.ask(replies=4, max_new_tokens=48)
     streams = [serving.submit(replies=4, max_new_tokens=48), serving.submit("else", replies=2)]
     among_others = replies_of(streams[0])
-    assert batch[0].token_ids == alone[0].token_ids
+    assert batch[0] == alone[0]
     assert among_others == batch
     assert len(set(texts(batch))) == 4
     assert serving.ask(replies=4, max_new_tokens=48, seed=8) != batch

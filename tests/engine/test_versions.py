@@ -80,7 +80,7 @@ def test_versions_mixed_in_one_request_answer_as_alone(serve):
 def test_no_prefix_is_shared_between_versions(serve):
     serving = serve()
     serving.load("v1")
-    text = "the cat sat on the mat and the dog ran " * 6
+    text = "When 12 cats sat, 34 dogs ran? " * 6
     fresh = {}
     for version in ("v1", "v0"):
         fresh[version] = serving.ask(text, versions=(version,))
@@ -93,7 +93,7 @@ def test_no_prefix_is_shared_between_versions(serve):
 
 def test_a_reused_slot_has_no_prefixes_of_the_version_before(serve):
     serving = serve(resident_versions=2)
-    text = "the cat sat on the mat and the dog ran " * 6
+    text = "When 12 cats sat, 34 dogs ran? " * 6
     serving.load("v1")
     expected = serving.ask(text, versions=("v1",))
     serving.load("v2")
@@ -105,18 +105,16 @@ def test_a_reused_slot_has_no_prefixes_of_the_version_before(serve):
 
 
 @pytest.mark.parametrize(("family", "quantization"), [("llama", "fp32"), ("gemma3", "bf16")])
-def test_the_next_turn_is_the_same_with_and_without_the_prefix_cache(
-    serve, family, quantization, monkeypatch
-):
+def test_the_next_turn_is_the_same_with_and_without_the_prefix_cache(serve, family, quantization):
     with_cache = serve(family, quantization)
     without = serve(family, quantization, prefix_cache_tokens=0)
-    talk = [ChatMessage("user", "the cat sat on the mat " * 10)]
+    talk = [ChatMessage("user", "When 12 cats sat, 34 dogs ran? " * 9)]
     for turn in range(4):
         replies = with_cache.ask(tuple(talk), replies=2, seed=turn)
         assert replies == without.ask(tuple(talk), replies=2, seed=turn)
         talk += [
-            ChatMessage("assistant", "a good reply " * 5),
-            ChatMessage("user", "and where is the dog"),
+            ChatMessage("assistant", "A good reply"),
+            ChatMessage("user", "Where is the dog?"),
         ]
         assert with_cache.engine.statistics()["prefix_cache_hits"] == turn
     assert without.engine.statistics()["prefix_cache_tokens"] == 0
@@ -131,11 +129,7 @@ def test_a_version_in_use_keeps_its_slot(serve, slow_steps):
         serving.load("v2")
     stream.cancel()
     replies_of(stream)
-    while "v2" not in serving.engine.resident_versions():
-        try:
-            serving.load("v2")
-        except OverloadedError:
-            time.sleep(0.005)  # the request ends a moment after its last event
+    serving.load("v2")
     assert set(serving.engine.resident_versions()) == {"v0", "v2"}
 
 
@@ -228,7 +222,7 @@ def test_a_bad_version_is_refused_and_the_old_one_serves_on(serve, slow_steps, d
 def test_a_version_of_another_model_is_refused(serve):
     llama, gemma = serve("llama"), serve("gemma3")
     folder = gemma.write("v5")
-    with pytest.raises(VersionError, match="another base"):
+    with pytest.raises(VersionError, match="made for the base"):
         llama.engine.load_version("v5", folder)
 
 

@@ -30,10 +30,11 @@ def random_lora(bank, seed, scale=0.3):
     }
 
 
-def write_random_version(bank, parent, name, seed):
+def write_random_version(base, bank, parent, name, seed):
     """A version on disk; its folder."""
+    fields = {"base": {"name": "tiny", "sha256": base.base_sha256}}
     shape = AdapterShape(RANK, float(RANK), bank.target_modules)
-    write_version(parent, name, {"policy": Component(random_lora(bank, seed))}, shape, {})
+    write_version(parent, name, {"policy": Component(random_lora(bank, seed))}, shape, fields)
     return parent / name
 
 
@@ -49,7 +50,7 @@ class Serving:
 
     def write(self, name):
         if not (self.folder / name).exists():
-            write_random_version(self.bank, self.folder, name, seed=int(name[1:]) + 1)
+            write_random_version(self.base, self.bank, self.folder, name, seed=int(name[1:]) + 1)
         return self.folder / name
 
     def load(self, name):

@@ -1,0 +1,136 @@
+"""Rollouts: samples of the policy's own distribution, and where they end."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from chatrlhf.training import rollout as rollout_module
+from chatrlhf.training.batches import make_batch
+from chatrlhf.training.rollout import collect_rollout
+
+
+def collect(policy, prompts, seed=1, tokens=8, temperature=1.0):
+    return collect_rollout(
+        policy, prompts, seed=seed, max_new_tokens=tokens, temperature=temperature
+    )
+
+
+def statistics(policy, rollout, temperature):
+    batch = make_batch(rollout.sequences, 0)
+    with torch.no_grad():
+        return policy.token_statistics(
+            batch.token_ids, batch.predicts_response, batch.targets, temperature
+        )
+
+
+def test_the_same_seed_gives_the_same_replies(lab, prompts):
+    policy = lab.policy(seed=1)
+    assert collect(policy, prompts) == collect(policy, prompts)
+    assert collect(policy, prompts) != collect(policy, prompts, seed=2)
+
+
+def test_a_row_draws_the_same_with_fewer_rows_beside_it(lab, prompts):
+    policy = lab.policy(seed=1)
+    assert collect(policy, prompts[:3]).responses == collect(policy, prompts).responses[:3]
+
+
+def test_replies_end_at_their_first_end_token_or_at_the_limit(lab, prompts):
+    end_tokens = lab.base.chat_format.end_token_ids
+    rollout = collect(lab.policy(seed=1), prompts * 4)
+    assert len(rollout) == 32
+    assert 0 < sum(rollout.finished) < 32
+    for response, finished in zip(rollout.responses, rollout.finished, strict=True):
+        ends = [place for place, token in enumerate(response) if token in end_tokens]
+        assert ends == ([len(response) - 1] if finished else [])
+        assert len(response) <= 8 if finished else len(response) == 8
+
+
+def test_an_end_token_at_the_limit_counts_as_finished(lab, prompts):
+    end_tokens = lab.base.chat_format.end_token_ids
+    rollout = collect(lab.policy(seed=1), prompts * 8, tokens=1)
+    assert all(len(response) == 1 for response in rollout.responses)
+    assert rollout.finished == tuple(response[0] in end_tokens for response in rollout.responses)
+    assert 0 < sum(rollout.finished) < 64
+
+
+def test_sequences_are_prompts_and_responses(lab, prompts):
+    rollout = collect(lab.policy(seed=1), prompts)
+    for one, prompt, response in zip(rollout.sequences, prompts, rollout.responses, strict=True):
+        assert one.token_ids == (*prompt, *response)
+        assert one.is_response == (False,) * len(prompt) + (True,) * len(response)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_first_tokens_are_distributed_as_the_models_softmax(lab, temperature):
+    policy = lab.policy(seed=1)
+    count, prompt = 3000, [80, 90, 100]
+    rollout = collect(policy, [prompt] * count, tokens=1, temperature=temperature)
+    seen = torch.zeros(lab.base.vocab_size).index_add_(
+        0, torch.tensor(rollout.responses)[:, 0], torch.ones(count)
+    )
+    with torch.no_grad(), lab.bank.using("policy"):
+        logits = lab.base.model(input_ids=torch.tensor([prompt]), use_cache=False).logits[0, -1]
+    expected = count * (logits / temperature).softmax(-1)
+    rare = expected < 5
+    groups = [(seen[~rare], expected[~rare]), (seen[rare].sum()[None], expected[rare].sum()[None])]
+    chi_square = sum(float(((s - e) ** 2 / e).sum()) for s, e in groups)
+    freedom = int((~rare).sum())
+    assert freedom > 20
+    assert abs(chi_square - freedom) < 4.5 * math.sqrt(2 * freedom)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_the_mean_log_probability_of_samples_is_minus_the_entropy(lab, prompts, temperature):
+    policy = lab.policy(seed=1)
+    rollout = collect(policy, prompts * 40, temperature=temperature)
+    found = statistics(policy, rollout, temperature)
+    surplus = (found.logprobs + found.entropies).double()
+    assert surplus.numel() > 1000
+    assert abs(surplus.mean()) < 4 * surplus.std() / math.sqrt(surplus.numel())
+
+
+def test_log_probabilities_while_sampling_are_those_of_the_training_pass(lab, prompts, monkeypatch):
+    policy = lab.policy(seed=1)
+    drawn = []
+    real = rollout_module.sample
+
+    def sample(*arguments):
+        token_ids, logprobs = real(*arguments)
+        drawn.append(list(zip(token_ids.tolist(), logprobs.tolist(), strict=True)))
+        return token_ids, logprobs
+
+    monkeypatch.setattr(rollout_module, "sample", sample)
+    rollout = collect(policy, prompts, temperature=0.8)
+    by_row = [[] for _ in prompts]
+    for step, draws in enumerate(drawn):
+        rows = [row for row in range(len(prompts)) if len(rollout.responses[row]) > step]
+        for row, (token, logprob) in zip(rows, draws, strict=True):
+            assert token == rollout.responses[row][step]
+            by_row[row].append(logprob)
+    sampled = [logprob for row in by_row for logprob in row]
+    assert statistics(policy, rollout, 0.8).logprobs.tolist() == pytest.approx(sampled, abs=1e-4)
+
+
+def test_the_bank_is_as_before_even_after_an_error(lab, prompts, monkeypatch):
+    policy = lab.policy(seed=1)
+    before = {name: lab.bank.fingerprint(name) for name in lab.bank.names}
+    collect(policy, prompts)
+    assert {name: lab.bank.fingerprint(name) for name in lab.bank.names} == before
+
+    def broken(*_):
+        raise RuntimeError("stop")
+
+    monkeypatch.setattr(rollout_module, "sample", broken)
+    with pytest.raises(RuntimeError, match="stop"):
+        collect(policy, prompts)
+    assert lab.bank.names == tuple(before)
+    assert all(parameter.requires_grad for parameter in policy.parameters())
+
+
+def test_the_bare_base_answers_too(lab, prompts):
+    with lab.policy(seed=1).as_reference() as reference:
+        reference.adapter = None
+        assert len(collect(reference, prompts)) == 8
