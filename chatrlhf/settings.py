@@ -76,16 +76,20 @@ class SftSettings:
 
 @dataclass(frozen=True, config=_STRICT)
 class RewardSettings:
-    """Reward model: Plackett-Luce fit of an adapter and a scalar head."""
+    """Reward model: a Plackett-Luce fit of a scalar head.
+
+    From ``adapter_rankings`` rankings on an adapter is trained too, and kept if it orders
+    held-out prompts better.
+    """
 
     learning_rate: Rate = 2e-4
     head_learning_rate: Rate = 1e-3
-    epochs: Positive = 3
+    epochs: Positive = 2
     rankings_per_batch: Positive = 4
     weight_decay: NonNegative = 0.01
     max_tokens: Positive = 512
     max_grad_norm: Rate = 1.0
-    held_out_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+    adapter_rankings: Positive = 400
     minimum_rankings: Annotated[int, Field(ge=2)] = 8
 
 
@@ -93,12 +97,12 @@ class RewardSettings:
 class PpoSettings:
     """Proximal policy optimisation against the reward model."""
 
-    learning_rate: Rate = 2e-4
-    value_learning_rate: Rate = 2e-4
-    iterations: Positive = 24
+    learning_rate: Rate = 1e-4
+    value_learning_rate: Rate = 1e-4
+    iterations: Positive = 12
     batch_size: Positive = 16
     minibatches: Positive = 2
-    epochs: Positive = 2
+    epochs: Positive = 1
     max_new_tokens: Positive = 96
     temperature: Annotated[float, Field(gt=0.0, le=5.0)] = 1.0
     clip_range: Rate = 0.2

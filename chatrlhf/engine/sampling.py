@@ -21,9 +21,13 @@ from torch import Tensor
 from chatrlhf.engine.requests import Sampling
 from chatrlhf.errors import ModelError
 
-_BLOCK = 512
+_BLOCK_BITS = 9
+_BLOCK = 1 << _BLOCK_BITS
 # How far below the most probable token (in nats) candidates of top-p are first looked for.
 _NUCLEUS_DEPTHS = (4.0, 8.0, 12.0)
+_SORTABLE = 4096
+_NARROW = 1.002
+_TINY = torch.finfo(torch.float32).tiny
 _DRAWS = 256
 _WORDS_PER_COUNTER = 4
 
@@ -73,13 +77,13 @@ def sample(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor
     Raises:
         ModelError: a row's logits are not numbers.
     """
+    if logits.device.type == "mps":  # has no float64
+        logits = logits.cpu()
     temperature = sampling.temperature or 1.0
-    scaled = logits - logits.amax(-1, keepdim=True)  # (B, V)
-    if temperature != 1.0:
-        scaled.div_(temperature)
-    weights = scaled.exp()  # (B, V), the most probable token has 1
-    block_sums = _block_sums(weights)
-    log_totals = block_sums.sum(-1).log()  # (B,) float64
+    probabilities = torch.softmax(logits if temperature == 1.0 else logits / temperature, -1)
+    weights = _in_blocks(probabilities)  # (B, blocks, _BLOCK)
+    block_sums = _sums(weights)
+    log_totals = block_sums.sum(-1).log()  # (B,), near 0: softmax sums in float32
     if not bool(torch.isfinite(log_totals).all()):
         raise ModelError(
             "The model answered with values that are not numbers. Choose another version."
@@ -87,47 +91,76 @@ def sample(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor
     if sampling.temperature == 0.0:
         token_ids = logits.argmax(-1)
     else:
-        uniforms = uniforms.to(logits.device)
-        if 0 < sampling.top_k < logits.shape[-1]:
-            kth = _kth_largest(logits, sampling.top_k)
-            weights = weights.masked_fill_(logits < kth, 0.0)
-            block_sums = _block_sums(weights)
-        if sampling.top_p < 1.0:
-            token_ids = _sample_nucleus(weights, block_sums, sampling.top_p, uniforms)
-        else:
-            token_ids = _invert(weights, block_sums, uniforms)
-    chosen = scaled.gather(-1, token_ids[:, None])[:, 0]
-    return token_ids, (chosen.double() - log_totals).float()
+        token_ids = _draw(weights, block_sums, logits, sampling, uniforms.to(logits.device))
+    chosen = probabilities.gather(-1, token_ids[:, None])[:, 0]
+    return token_ids, (chosen.double().log() - log_totals).float()
 
 
 def nucleus(weights: Tensor, total: float, top_p: float) -> Tensor:
     """Ids of the tokens that top-p keeps, ascending.
 
     Args:
-        weights: (V,) probabilities up to a factor, the greatest is 1.
+        weights: (blocks, _BLOCK) probabilities up to a factor, in the order of the vocabulary.
         total: their sum.
         top_p: mass to keep, below 1.
     """
     wanted = top_p * total
+    block_peaks = weights.amax(-1)
+    peak = float(block_peaks.max())
     for depth in (*_NUCLEUS_DEPTHS, math.inf):
         # Tokens below the threshold are all less probable than every candidate.
-        ids = (weights >= math.exp(-depth)).nonzero()[:, 0]
-        candidates = weights[ids]
-        if depth == math.inf or float(candidates.sum(dtype=torch.float64)) >= wanted:
+        threshold = peak * math.exp(-depth) or _TINY
+        blocks = (block_peaks >= threshold).nonzero()[:, 0]
+        inside = weights[blocks]
+        is_candidate = inside >= threshold
+        mass = (inside * is_candidate).sum(-1).sum(dtype=torch.float64)
+        if depth == math.inf or float(mass) >= wanted:
             break
-    ordered, order = candidates.sort(descending=True, stable=True)
-    before = ordered.double().cumsum(0).sub_(ordered)  # mass of the more probable ones
-    count = max(int((before < wanted).sum()), 1)
-    return ids[order[:count]].sort().values
+    places = is_candidate.view(-1).nonzero()[:, 0]
+    candidates = inside.view(-1)[places]
+    ids = (blocks[places >> _BLOCK_BITS] << _BLOCK_BITS) | (places & (_BLOCK - 1))
+    low, high = threshold, math.inf
+    if candidates.numel() > _SORTABLE:
+        low, high = _bracket(candidates, threshold, 2.0 * peak, wanted)
+    is_kept = candidates >= high
+    band = ((candidates >= low) & ~is_kept).nonzero()[:, 0]
+    ordered, order = candidates[band].sort(descending=True, stable=True)
+    before = ordered.double().cumsum(0).sub_(ordered)  # mass of the more probable tokens
+    before += (candidates * is_kept).sum(dtype=torch.float64)
+    is_kept[band[order[before < wanted]]] = True
+    return ids[is_kept]
 
 
-def _sample_nucleus(weights: Tensor, block_sums: Tensor, top_p: float, uniforms: Tensor) -> Tensor:
+def _bracket(candidates: Tensor, low: float, high: float, wanted: float) -> tuple[float, float]:
+    """Narrow the probability of the last kept token: too much mass from low on, not from high."""
+    while high > _NARROW * low:
+        middle = math.sqrt(low * high)
+        mass = (candidates * (candidates >= middle)).sum(dtype=torch.float64)
+        low, high = (middle, high) if float(mass) >= wanted else (low, middle)
+    return low, high
+
+
+def _draw(
+    weights: Tensor, block_sums: Tensor, logits: Tensor, sampling: Sampling, uniforms: Tensor
+) -> Tensor:
+    if 0 < sampling.top_k < logits.shape[-1]:
+        kth = _kth_largest(_in_blocks(logits, -math.inf), sampling.top_k)
+        weights = weights * _in_blocks(logits >= kth)
+        block_sums = _sums(weights)
+    if sampling.top_p < 1.0:
+        return _draw_from_nuclei(weights, block_sums, sampling.top_p, uniforms)
+    return _invert(weights, block_sums, uniforms)
+
+
+def _draw_from_nuclei(
+    weights: Tensor, block_sums: Tensor, top_p: float, uniforms: Tensor
+) -> Tensor:
     chosen = []
     for row, total, uniform in zip(
         weights, block_sums.sum(-1).tolist(), uniforms.tolist(), strict=True
     ):
         kept = nucleus(row, total, top_p)
-        cumulative = row[kept].double().cumsum(0)
+        cumulative = row.reshape(-1)[kept].double().cumsum(0)
         target = _below(cumulative[-1:] * uniform, cumulative[-1:])
         chosen.append(kept[torch.searchsorted(cumulative, target, right=True)])
     return torch.cat(chosen)
@@ -140,10 +173,8 @@ def _invert(weights: Tensor, block_sums: Tensor, uniforms: Tensor) -> Tensor:
     target = _below(uniforms[:, None] * total, total)
     block = torch.searchsorted(cumulative, target, right=True)  # (B, 1)
     before = cumulative.gather(-1, block) - block_sums.gather(-1, block)
-    columns = block * _BLOCK + torch.arange(_BLOCK, device=weights.device)  # (B, _BLOCK)
-    inside = weights.gather(-1, columns.clamp_(max=weights.shape[-1] - 1)).double()
-    inside.masked_fill_(columns < block * _BLOCK, 0.0)
-    local = inside.cumsum(-1)
+    inside = weights.gather(1, block[..., None].expand(-1, -1, _BLOCK))[:, 0]  # (B, _BLOCK)
+    local = inside.double().cumsum(-1)
     local_target = _below((target - before).clamp_(min=0.0), local[:, -1:])
     offset = torch.searchsorted(local, local_target, right=True)
     return (block * _BLOCK + offset)[:, 0]
@@ -154,24 +185,23 @@ def _below(target: Tensor, total: Tensor) -> Tensor:
     return torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
 
 
-def _block_sums(weights: Tensor) -> Tensor:
-    """Sums of blocks of the vocabulary: (B, ceil(V / _BLOCK)) float64."""
-    rows, width = weights.shape
+def _in_blocks(values: Tensor, filling: float = 0.0) -> Tensor:
+    """(B, V) as (B, blocks, _BLOCK), filled up at the end."""
+    rows, width = values.shape
     if width % _BLOCK:
-        weights = F.pad(weights, (0, -width % _BLOCK))
-    # Inside a block, float32 pairwise summation is exact to about 1e-7 of the block.
-    return weights.view(rows, -1, _BLOCK).sum(-1).double()
+        values = F.pad(values, (0, -width % _BLOCK), value=filling)
+    return values.view(rows, -1, _BLOCK)
 
 
-def _kth_largest(logits: Tensor, k: int) -> Tensor:
-    """The k-th largest value of each row: (B, 1)."""
-    rows, width = logits.shape
-    padded = logits
-    if width % _BLOCK:
-        padded = F.pad(logits, (0, -width % _BLOCK), value=-math.inf)
-    blocks = padded.view(rows, -1, _BLOCK)
+def _sums(weights: Tensor) -> Tensor:
+    """Sums of blocks, (B, blocks) float64; float32 is exact enough inside a block (1e-7)."""
+    return weights.sum(-1).double()
+
+
+def _kth_largest(blocks: Tensor, k: int) -> Tensor:
+    """The k-th largest value of each row of (B, blocks, _BLOCK): (B, 1)."""
     if k < blocks.shape[1]:
         # The k largest values lie in the k blocks with the largest maxima, or tie with them.
         best = blocks.amax(-1).topk(k, dim=-1, sorted=False).indices
-        padded = blocks.gather(1, best[..., None].expand(-1, -1, _BLOCK)).reshape(rows, -1)
-    return padded.topk(k, dim=-1).values[:, -1:]
+        blocks = blocks.gather(1, best[..., None].expand(-1, -1, _BLOCK))
+    return blocks.reshape(blocks.shape[0], -1).topk(k, dim=-1).values[:, -1:]

@@ -1,14 +1,12 @@
 """Rows become examples: rankings for the reward model, demonstrations for SFT, prompts for PPO.
 
-Rankings are split by prompt, so that no prompt is both fitted and measured. The split is a
-function of the prompts alone: the prompts with the lowest hashes are held out.
+Rankings carry a hash of their prompt, so that no prompt is both fitted and measured.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -28,19 +26,13 @@ Tokens = tuple[int, ...]
 class RoundData:
     """Everything a round reads from the database, as tokens."""
 
-    train: tuple[RankingExample, ...]
-    held_out: tuple[RankingExample, ...]
+    rankings: tuple[RankingExample, ...]
     demonstrations: tuple[TokenSequence, ...]
     prompts: tuple[Tokens, ...]
     gate_prompts: tuple[Tokens, ...]
     ranked_prompts: int
     last_ranking_id: int
     dataset_hash: str
-
-    @property
-    def rankings(self) -> int:
-        """Rankings that order at least two replies."""
-        return len(self.train) + len(self.held_out)
 
 
 def load_round_data(
@@ -52,20 +44,14 @@ def load_round_data(
     ``up_to_ranking_id``, so that a resumed round sees what it saw before.
     """
     turns = [turn for turn in rankings.ranked_turns(db, up_to_ranking_id) if _orders(turn)]
-    held_keys = _held_out_keys(turns, settings.reward.held_out_fraction)
-    train: list[RankingExample] = []
-    held_out: list[RankingExample] = []
-    for turn in turns:
-        example = _example(turn, chat_format, settings.reward.max_tokens)
-        (held_out if prompt_key(turn.messages) in held_keys else train).append(example)
+    examples = [_example(turn, chat_format, settings.reward.max_tokens) for turn in turns]
     written = demonstrations.list_demonstrations(db)
     longest_prompt = settings.reward.max_tokens - settings.ppo.max_new_tokens
-    chat = [turn.messages for turn in turns if prompt_key(turn.messages) not in held_keys]
+    chat = [turn.messages for turn in turns]
     pool = [_pool_messages(p.system_prompt, p.text) for p in prompts.list_prompts(db, "train")]
     gate = [_pool_messages(p.system_prompt, p.text) for p in prompts.list_prompts(db, "held_out")]
     return RoundData(
-        train=tuple(train),
-        held_out=tuple(held_out),
+        rankings=tuple(examples),
         demonstrations=tuple(
             _demonstration(chat_format, [*one.messages, Message("assistant", one.text)])
             for one in written
@@ -95,11 +81,6 @@ def _orders(turn: RankedTurn) -> bool:
     return not turn.all_bad and len(set(turn.ranks)) > 1
 
 
-def _held_out_keys(turns: Iterable[RankedTurn], fraction: float) -> set[str]:
-    keys = sorted({prompt_key(turn.messages) for turn in turns})
-    return set(keys[: math.ceil(fraction * len(keys))]) if len(keys) > 1 else set()
-
-
 def _example(turn: RankedTurn, chat_format: ChatFormat, max_tokens: int) -> RankingExample:
     prompt = chat_format.encode_prompt(turn.messages)
     sequences, lengths = [], []
@@ -111,7 +92,7 @@ def _example(turn: RankedTurn, chat_format: ChatFormat, max_tokens: int) -> Rank
         room = max(max_tokens - len(reply), 1)
         sequences.append(TokenSequence.of_reply(prompt[-room:], reply))
         lengths.append(len(reply))
-    return RankingExample(tuple(sequences), turn.ranks, tuple(lengths))
+    return RankingExample(tuple(sequences), turn.ranks, tuple(lengths), prompt_key(turn.messages))
 
 
 def _demonstration(chat_format: ChatFormat, messages: Sequence[Message]) -> TokenSequence:

@@ -41,7 +41,7 @@ class Canary:
 
 
 def reward_gate(evaluation: RewardEvaluation) -> GateResult:
-    """Held-out agreement: the Wilson lower bound must lie above chance."""
+    """Agreement on unseen prompts: the Wilson lower bound must lie above chance."""
     name = "reward model"
     if evaluation.pairs == 0:
         return GateResult(
@@ -50,11 +50,14 @@ def reward_gate(evaluation: RewardEvaluation) -> GateResult:
             text="The reward model could not be checked: no held-out ranking orders two "
             "replies. Rank more prompts.",
         )
-    _, low, high = wilson_interval(evaluation.right, evaluation.pairs)
+    _, low, high = wilson_interval(
+        evaluation.accuracy * evaluation.effective_pairs, evaluation.effective_pairs
+    )
     passed = low > 0.5
     text = (
-        f"The reward model orders {evaluation.right} of {evaluation.pairs} held-out pairs as you "
-        f"did ({evaluation.accuracy:.0%}, 95% interval {low:.0%}-{high:.0%})"
+        f"On prompts it was not fitted on, the reward model orders {evaluation.right} of "
+        f"{evaluation.pairs} pairs as you did ({evaluation.accuracy:.0%}, 95% interval "
+        f"{low:.0%}-{high:.0%})"
     )
     if passed:
         text += ": better than chance."

@@ -36,8 +36,11 @@ from chatrlhf.training.reward import (
     RewardEvaluation,
     RewardStep,
     evaluate_rankings,
+    fit_head,
     fit_reward_model,
+    fold_of,
     normalise,
+    ranking_features,
     score_sequences,
 )
 from chatrlhf.training.rollout import Rollout, collect_rollout
@@ -87,7 +90,7 @@ class Round:
         for name in (START, POLICY, REWARD, VALUE):
             self.bank.add(name, trainable=name != START)
         self.bank.load_state(START, self.parent)
-        metrics: dict[str, Any] = {"rankings": self.data.rankings}
+        metrics: dict[str, Any] = {"rankings": len(self.data.rankings)}
         tuned = self._sft(metrics) if "sft" in self.stages else False
         if "reward" not in self.stages and "ppo" not in self.stages:
             return self._sft_outcome(metrics, tuned=tuned)
@@ -150,14 +153,15 @@ class Round:
 
     def _reward(self, metrics: dict[str, Any]) -> tuple[RewardModel, GateResult]:
         needed = self.settings.reward.minimum_rankings
-        if self.data.rankings < needed or self.data.ranked_prompts < 2:
+        count = len(self.data.rankings)
+        if count < needed or self.data.ranked_prompts < 2:
             raise RoundSkippedError(
-                f"There are {self.data.rankings} rankings that order replies, of "
-                f"{self.data.ranked_prompts} prompts; the reward model needs {needed}, of at "
-                "least two prompts. Rank more replies."
+                f"There are {count} rankings that order replies, of {self.data.ranked_prompts} "
+                f"prompts; the reward model needs {needed}, of at least two prompts. Rank more "
+                "replies."
             )
         self.bank.copy(START, REWARD)
-        head = ScalarHead(self.base.hidden_size, self._seed)
+        head = ScalarHead(self.base.hidden_size)
         model = RewardModel(self.base, self.bank, REWARD, head)
         saved = self.checkpoints.load(REWARD)
         if saved is None:
@@ -171,29 +175,26 @@ class Round:
             self.bank.load_state(REWARD, saved.part("lora"))
             head.load(saved.part("head"))
             evaluation = RewardEvaluation(**saved.values)
-        metrics["reward"] = {
-            "held_out_accuracy": evaluation.accuracy,
-            "held_out_pairs": evaluation.pairs,
-            "temperature": evaluation.temperature,
-            "calibration_error": evaluation.calibration_error,
-            "length_correlation": evaluation.length_correlation,
-        }
+        metrics["reward"] = {**dataclasses.asdict(evaluation), "accuracy": evaluation.accuracy}
         gate = gates.reward_gate(evaluation)
         self._tell(gate)
         return model, gate
 
     def _fit_reward(self, model: RewardModel) -> RewardEvaluation:
-        self.progress.stage(REWARD, 1)
-
-        def on_step(done: RewardStep) -> None:
-            self.progress.metrics(done.step, {"loss": done.loss, "grad_norm": done.grad_norm})
-            self.progress.step(done.step, done.steps, f"Reward model loss {done.loss:.3f}")
-
-        fit_reward_model(model, self.data.train, self.settings.reward, self._seed, on_step)
-        evaluation = evaluate_rankings(model, self.data.held_out)
+        examples = self.data.rankings
+        self.progress.stage(REWARD, len(examples))
+        features = ranking_features(
+            model,
+            examples,
+            lambda step, steps: self.progress.step(step, steps, "Reading the ranked replies"),
+        )
+        evaluation = fit_head(model.head, examples, features)
+        if len(examples) >= self.settings.reward.adapter_rankings:
+            evaluation = self._fit_reward_adapter(model, evaluation)
         self.progress.metrics(
             0,
             {
+                "loss": evaluation.loss,
                 "held_out_accuracy": evaluation.accuracy,
                 "calibration_error": evaluation.calibration_error,
                 "length_correlation": evaluation.length_correlation,
@@ -203,6 +204,35 @@ class Round:
         samples = self._answers(START, prompts, seed=self._seed)
         normalise(model, samples.sequences, self.settings.round.micro_batch)
         return evaluation
+
+    def _fit_reward_adapter(self, model: RewardModel, before: RewardEvaluation) -> RewardEvaluation:
+        """Train the adapter on all folds but one; keep it if that fold is ordered better."""
+        examples = self.data.rankings
+        fold = fold_of(examples)
+        train = [example for example, one in zip(examples, fold, strict=True) if one]
+        held_out = [example for example, one in zip(examples, fold, strict=True) if not one]
+        head_only = model.head.state()
+        on_train = ScalarHead(self.base.hidden_size)
+        fit_head(on_train, train, ranking_features(model, train))
+        model.head.load(on_train.state())
+        frozen = evaluate_rankings(model, held_out)
+
+        def on_step(done: RewardStep) -> None:
+            self.progress.metrics(done.step, {"loss": done.loss, "grad_norm": done.grad_norm})
+            self.progress.step(done.step, done.steps, f"Reward model loss {done.loss:.3f}")
+
+        fit_reward_model(model, train, self.settings.reward, self._seed, on_step)
+        trained = evaluate_rankings(model, held_out)
+        if trained.loss < frozen.loss:
+            return trained
+        self.bank.copy(START, REWARD)
+        model.head.load(head_only)
+        self.progress.event(
+            "info",
+            f"Training the reward adapter did not help (held-out loss {frozen.loss:.3f} -> "
+            f"{trained.loss:.3f}), so the head alone is used.",
+        )
+        return before
 
     # PPO
 

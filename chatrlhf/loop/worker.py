@@ -106,7 +106,7 @@ def _train_and_publish(
     trained = int(runs.get_state(db, TRAINED_DEMONSTRATION, 0))
     progress.event(
         "info",
-        f"Training from {parent.name} on {data.rankings} rankings of {data.ranked_prompts} "
+        f"Training from {parent.name} on {len(data.rankings)} rankings of {data.ranked_prompts} "
         f"prompts and {len(data.demonstrations)} demonstrations.",
     )
     identity = f"{data.dataset_hash}/{base.base_sha256}/{parent.manifest_sha256}"

@@ -26,27 +26,25 @@ def plackett_luce_loss(scores: Tensor, ranks: Tensor) -> Tensor:
         scores: (K,) float.
         ranks: (K,) integer, 1 is best.
     """
-    loss = scores.new_zeros(())
-    for rank in torch.unique(ranks)[:-1]:
-        group = ranks == rank
-        worse = scores[ranks > rank].logsumexp(0)
-        loss = loss + (torch.logaddexp(scores[group], worse) - scores[group]).sum()
-    return loss
+    is_reply = torch.ones_like(ranks, dtype=torch.bool)
+    return batch_plackett_luce_loss(scores[None], ranks[None], is_reply[None])
 
 
 def batch_plackett_luce_loss(scores: Tensor, ranks: Tensor, is_reply: Tensor) -> Tensor:
-    """Mean of the losses of N rankings, each with up to K replies.
+    """Mean of the losses of N rankings, each with up to K replies; a scalar.
 
     Args:
-        scores: (N, K).
+        scores: (N, K); where ``is_reply`` is False they may be anything finite.
         ranks: (N, K) integer.
         is_reply: (N, K) bool, False where a ranking has fewer replies.
     """
-    losses = [
-        plackett_luce_loss(s[present], r[present])
-        for s, r, present in zip(scores, ranks, is_reply, strict=True)
-    ]
-    return torch.stack(losses).mean()
+    # is_worse[n, i, j]: reply j of ranking n is ranked below reply i
+    is_worse = (ranks[:, :, None] < ranks[:, None, :]) & is_reply[:, :, None] & is_reply[:, None, :]
+    beats_any = is_worse.any(-1)  # (N, K)
+    lowest = torch.finfo(scores.dtype).min
+    worse = scores[:, None, :].masked_fill(~is_worse, lowest).logsumexp(-1)  # (N, K)
+    terms = torch.logaddexp(scores, worse) - scores
+    return torch.where(beats_any, terms, torch.zeros_like(terms)).sum(-1).mean()
 
 
 def comparisons(ranks: Tensor) -> Tensor:

@@ -1,15 +1,20 @@
 """Scalar heads beside an adapter: the reward model and the critic.
 
-Notation: B rows, L positions, H hidden size, N response tokens of a batch in row-major order.
+Notation: B rows, L positions, H hidden size, N response tokens of a batch in row-major order,
+D = 3 H pooled features.
 
-Both read the final hidden states of the base under their own LoRA adapter. The reward model
-reads the last real token of a reply; the critic reads each position that a response token is
-drawn from. The critic starts as a copy of the reward model, adapter and head.
+Both read, under their own LoRA adapter, the final hidden states of the base, pooled causally:
+
+    phi_t = [ h_t ;  mean of h over the response tokens up to t ;  their sum ]
+
+The reward model reads phi at the last real token of a reply; the critic reads it at each position
+that a response token is drawn from, so it starts as an exact copy of the reward model, adapter and
+head. The last state alone, the usual choice, learns little from tens of rankings
+(docs/decisions.md).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -20,30 +25,62 @@ from chatrlhf.models.base_model import BaseModel
 from chatrlhf.models.lora import LoraBank
 from chatrlhf.models.policy import Policy
 
+POOLS = 3
+# Keeps the sum near the size of the other features for replies of ordinary length.
+_SUM_SCALE = 0.01
+
+
+def pooled_features(hidden: Tensor, is_response_token: Tensor) -> Tensor:
+    """Causal features of every position, (B, L, H) -> (B, L, D) float32.
+
+    Args:
+        hidden: (B, L, H).
+        is_response_token: (B, L) bool.
+    """
+    hidden = hidden.float()
+    mask = is_response_token[..., None]
+    total = torch.where(mask, hidden, torch.zeros_like(hidden)).cumsum(1)
+    count = mask.cumsum(1).clamp(min=1)
+    return torch.cat([hidden, total / count, total * _SUM_SCALE], dim=-1)
+
 
 class ScalarHead(nn.Module):
-    """A linear map of a hidden state to one number, then shifted and scaled.
+    """A linear map of standardised features to one number, then shifted and scaled.
 
-    ``score = (w h + b - mean) / std``; mean and std are set after each fit, so that scores of
-    reference replies have mean 0 and standard deviation 1. Weights start as
-    N(0, 1 / sqrt(H + 1)) (Stiennon et al. 2020, appendix B.1; with H + 1 inputs).
+    ``score = (w ((x - feature_mean) * feature_scale) + b - mean) / std``. The feature statistics
+    are set from the replies of a fit; ``mean`` and ``std`` after it, so that scores of reference
+    replies have mean 0 and standard deviation 1. Weights start at zero: the fit is convex.
     """
 
-    def __init__(self, hidden_size: int, seed: int = 0) -> None:
+    def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        weight = torch.randn(hidden_size, generator=generator) / math.sqrt(hidden_size + 1)
-        self.weight = nn.Parameter(weight)
+        self.hidden_size = hidden_size
+        size = POOLS * hidden_size
+        self.weight = nn.Parameter(torch.zeros(size))
         self.bias = nn.Parameter(torch.zeros(()))
+        self.feature_mean: Tensor
+        self.feature_scale: Tensor
         self.mean: Tensor
         self.std: Tensor
+        self.register_buffer("feature_mean", torch.zeros(size))
+        self.register_buffer("feature_scale", torch.ones(size))
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Scores of hidden states, (..., H) -> (...) float32."""
-        raw = hidden.float() @ self.weight + self.bias
+    def forward(self, features: Tensor) -> Tensor:
+        """Scores of pooled features, (..., D) -> (...) float32."""
+        raw = self.standardised(features) @ self.weight + self.bias
         return (raw - self.mean) / self.std
+
+    def standardised(self, features: Tensor) -> Tensor:
+        """Features with mean 0 and deviation 1 over the replies of the fit, (..., D)."""
+        return (features.float() - self.feature_mean) * self.feature_scale
+
+    @torch.no_grad()
+    def fit_feature_statistics(self, features: Tensor) -> None:
+        """Set the feature statistics from replies, (N, D)."""
+        self.feature_mean.copy_(features.mean(0))
+        self.feature_scale.copy_(1.0 / (features.std(0) + 1e-6))
 
     def state(self) -> dict[str, Tensor]:
         """Copies of all tensors on the CPU."""
@@ -64,27 +101,35 @@ class ScalarHead(nn.Module):
 class RewardModel:
     """An adapter and a head that score whole replies."""
 
-    def __init__(self, base: BaseModel, bank: LoraBank, adapter: str, head: ScalarHead) -> None:
+    def __init__(
+        self, base: BaseModel, bank: LoraBank, adapter: str | None, head: ScalarHead
+    ) -> None:
         self.base = base
         self.bank = bank
         self.adapter = adapter
         self.head = head.to(base.device)
 
-    def scores(self, token_ids: Tensor, last_token: Tensor) -> Tensor:
-        """Scores of right-padded conversations, read at their last token.
+    def features(self, token_ids: Tensor, is_response_token: Tensor, last_token: Tensor) -> Tensor:
+        """Pooled features of right-padded conversations at their last token, (B, D).
 
         Args:
             token_ids: (B, L).
+            is_response_token: (B, L) bool.
             last_token: (B,) position of the last real token.
         """
         hidden = Policy(self.base, self.bank, self.adapter).hidden_states(token_ids)
+        pooled = pooled_features(hidden, is_response_token)
         rows = torch.arange(hidden.shape[0], device=hidden.device)
-        scores: Tensor = self.head(hidden[rows, last_token])
+        return pooled[rows, last_token]
+
+    def scores(self, token_ids: Tensor, is_response_token: Tensor, last_token: Tensor) -> Tensor:
+        """Scores of right-padded conversations, (B,) float32; arguments as of ``features``."""
+        scores: Tensor = self.head(self.features(token_ids, is_response_token, last_token))
         return scores
 
     def lora_parameters(self) -> list[nn.Parameter]:
         """The adapter's tensors."""
-        return self.bank.parameters_of(self.adapter)
+        return [] if self.adapter is None else self.bank.parameters_of(self.adapter)
 
 
 class ValueModel:
@@ -96,15 +141,19 @@ class ValueModel:
         self.adapter = adapter
         self.head = head.to(base.device)
 
-    def values(self, token_ids: Tensor, predicts_response: Tensor) -> Tensor:
+    def values(
+        self, token_ids: Tensor, is_response_token: Tensor, predicts_response: Tensor
+    ) -> Tensor:
         """Values of the states that response tokens were drawn from, (N,) float32.
 
         Args:
             token_ids: (B, L) right-padded.
-            predicts_response: (B, L) bool.
+            is_response_token: (B, L) bool.
+            predicts_response: (B, L) bool, True where the next token is a response token.
         """
         hidden = Policy(self.base, self.bank, self.adapter).hidden_states(token_ids)
-        values: Tensor = self.head(hidden[predicts_response])
+        pooled = pooled_features(hidden, is_response_token)
+        values: Tensor = self.head(pooled[predicts_response])
         return values
 
     def parameters(self) -> list[nn.Parameter]:

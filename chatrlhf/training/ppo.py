@@ -193,7 +193,9 @@ class PpoTrainer:
             own = self._statistics(self.policy, batch)
             with self.policy.as_reference() as reference:
                 theirs = self._statistics(reference, batch)
-            values = self.critic.values(batch.token_ids, batch.predicts_response)
+            values = self.critic.values(
+                batch.token_ids, batch.is_response_token, batch.predicts_response
+            )
             for name, flat in (
                 ("old", own.logprobs),
                 ("entropies", own.entropies),
@@ -276,7 +278,9 @@ class PpoTrainer:
             return values.to(batch.token_ids.device)
 
         statistics = self._statistics(self.policy, batch)
-        values = grid(self.critic.values(batch.token_ids, batch.predicts_response))
+        values = grid(
+            self.critic.values(batch.token_ids, batch.is_response_token, batch.predicts_response)
+        )
         logprobs, entropies = grid(statistics.logprobs), grid(statistics.entropies)
         on_device = is_response.to(batch.token_ids.device)
         policy_loss = clipped_policy_loss(

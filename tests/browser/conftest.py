@@ -13,7 +13,13 @@ from tiny_model import write_tiny_model
 
 from chatrlhf.models.catalog import embedded_is_installed
 
-DESKTOP = {"width": 1280, "height": 900}
+DESKTOP = {"viewport": {"width": 1280, "height": 900}}
+PHONE = {
+    "viewport": {"width": 390, "height": 844},
+    "has_touch": True,
+    "is_mobile": True,
+    "device_scale_factor": 2,
+}
 SETTINGS = {"CHATRLHF_CHAT_MAX_NEW_TOKENS": "40", "CHATRLHF_ROUND_AUTOMATIC": "false"}
 
 
@@ -54,17 +60,25 @@ def tiny_server(tmp_path_factory, chromium):
         made.stop()
 
 
-@pytest.fixture
-def new_page(chromium):
-    """Make pages; at the end of the test none has logged an error or called another host."""
-    contexts, problems = [], []
+@pytest.fixture(scope="session")
+def screens(chromium):
+    """Browser contexts by name; tests share them, and so the cache, but never a page."""
+    made = {}
+    for name, options in (("desktop", DESKTOP), ("phone", PHONE)):
+        made[name] = chromium.new_context(**options)
+        made[name].set_default_timeout(PATIENCE_MS)
+        made[name].add_init_script(WATCH_GROWTH)
+    return made
 
-    def make(**options):
-        context = chromium.new_context(**{"viewport": DESKTOP, **options})
-        contexts.append(context)
-        context.set_default_timeout(PATIENCE_MS)
-        context.add_init_script(WATCH_GROWTH)
-        page = context.new_page()
+
+@pytest.fixture
+def new_page(screens):
+    """Make pages; at the end of the test none has logged an error or called another host."""
+    pages, problems = [], []
+
+    def make(screen="desktop"):
+        page = screens[screen].new_page()
+        pages.append(page)
         page.on("console", lambda said: said.type == "error" and problems.append(said.text))
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("request", lambda request: is_foreign(request.url) and problems.append(request.url))
@@ -72,8 +86,8 @@ def new_page(chromium):
 
     make.problems = problems
     yield make
-    for context in contexts:
-        context.close()
+    for page in pages:
+        page.close()
     assert problems == []
 
 

@@ -51,13 +51,13 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("sampling", SETTINGS, ids=str)
-@pytest.mark.parametrize("width", [7, 512, 1000, 5000])
+@pytest.mark.parametrize("width", [7, 512, 1000, 20_000])
 def test_the_token_is_that_of_the_inverse_cumulative_distribution(sampling, width):
     generator = torch.Generator().manual_seed(width)
-    logits = torch.randn(64, width, generator=generator) * 4
-    uniforms = torch.rand(64, generator=generator, dtype=torch.float64)
+    logits = torch.randn(24, width, generator=generator) * 4
+    uniforms = torch.rand(24, generator=generator, dtype=torch.float64)
     tokens, _ = sample(logits, sampling, uniforms)
-    for row in range(64):
+    for row in range(24):
         expected, margin = reference_token(logits[row].numpy(), sampling, float(uniforms[row]))
         # Rounding may decide at the very edge of a token's share.
         assert int(tokens[row]) == expected or margin < 1e-5
@@ -93,14 +93,15 @@ def test_counts_follow_the_distribution(sampling):
     seed=st.integers(0, 10_000),
     spread=st.sampled_from([0.0, 0.5, 3.0, 10.0]),
     top_p=st.floats(0.01, 0.999),
-    width=st.sampled_from([3, 300, 3000]),
+    width=st.sampled_from([3, 300, 30_000]),
 )
 def test_top_p_keeps_the_same_set_as_sorting_everything(seed, spread, top_p, width):
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(width, generator=generator) * spread
     weights = (logits - logits.max()).exp()
     total = float(weights.double().sum())
-    kept = nucleus(weights, total, top_p).numpy()
+    blocks = torch.nn.functional.pad(weights, (0, -width % 512)).view(-1, 512)
+    kept = nucleus(blocks, total, top_p).numpy()
     order = np.argsort(-weights.numpy(), kind="stable")
     mass = np.cumsum(weights.numpy()[order].astype(np.float64))
     count = int(np.searchsorted(mass, top_p * total, side="left")) + 1

@@ -38,6 +38,7 @@ def moved_head(size, seed=1):
     head = ScalarHead(size, seed)
     with torch.no_grad():
         head.bias.fill_(0.3)
+        head.input_scale.fill_(0.5)
         head.mean.fill_(-0.7)
         head.std.fill_(2.5)
     return head
@@ -56,7 +57,16 @@ def test_head_by_hand():
         head.bias.fill_(0.5)
         head.mean.fill_(1.0)
         head.std.fill_(4.0)
-    assert head(torch.tensor([[3.0, 1.0], [0.0, 0.0]])).tolist() == [(6 - 1 + 0.5 - 1) / 4, -0.125]
+        head.input_scale.fill_(2.0)
+    assert head(torch.tensor([[3.0, 1.0], [0.0, 0.0]])).tolist() == [(12 - 2 + 0.5 - 1) / 4, -0.125]
+
+
+def test_inputs_are_scaled_to_root_mean_square_one():
+    head = ScalarHead(2)
+    head.fit_input_scale(torch.tensor([[3.0, 4.0], [0.0, 5.0]]))  # mean square 50 / 4
+    assert head.input_scale.item() == pytest.approx(1 / math.sqrt(12.5))
+    head.fit_input_scale(torch.zeros(3, 2))
+    assert math.isfinite(head.input_scale.item())
 
 
 def test_head_starts_normal_with_one_over_the_root_of_its_inputs():
@@ -74,7 +84,7 @@ def test_scores_read_the_last_real_token_whatever_the_padding(parts):
     for row, one in enumerate(SEQUENCES):
         with torch.no_grad(), bank.using("reward"):
             hidden = base.body(torch.tensor([one.token_ids])).last_hidden_state[0, -1]
-        by_hand = (float(hidden @ head.weight.detach()) + 0.3 + 0.7) / 2.5
+        by_hand = (0.5 * float(hidden @ head.weight.detach()) + 0.3 + 0.7) / 2.5
         assert found[row].item() == pytest.approx(by_hand, abs=1e-4)
 
 
@@ -156,6 +166,6 @@ def test_training_moves_weight_and_bias_but_not_the_normalisation(parts):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in critic.parameters())
     trainable = {id(p) for p in critic.parameters()}
     assert {id(critic.head.weight), id(critic.head.bias)} <= trainable
-    assert not {id(critic.head.mean), id(critic.head.std)} & trainable
+    assert not {id(buffer) for buffer in critic.head.buffers()} & trainable
     for parameter in critic.parameters():
         parameter.grad = None

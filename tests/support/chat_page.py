@@ -62,6 +62,16 @@ class ChatPage:
     def text(self, shown: int) -> Locator:
         return self.card(shown).get_by_test_id("reply-text")
 
+    def texts(self) -> list[str]:
+        """All that the cards show, with the marks of invisible characters turned back."""
+        script = """node => {
+          const copy = node.cloneNode(true);
+          for (const mark of copy.querySelectorAll(".unseen"))
+            mark.replaceWith(String.fromCodePoint(parseInt(mark.textContent.slice(2), 16)));
+          return copy.textContent;
+        }"""
+        return [card.get_by_test_id("reply-text").evaluate(script) for card in self.cards.all()]
+
     @property
     def receipt(self) -> Locator:
         return self.page.get_by_test_id("receipt")

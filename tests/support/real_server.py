@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -30,7 +31,6 @@ class RealServer:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,
         )
         self._lines: list[str] = []
         self._listening = threading.Event()
@@ -83,13 +83,19 @@ class RealServer:
 
     def rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
         """Rows of the database file, which is opened for reading only."""
-        uri = f"{(self.data_dir / 'chatrlhf.db').as_uri()}?mode=ro"
-        connection = sqlite3.connect(uri, uri=True, timeout=30.0)
-        try:
-            connection.row_factory = sqlite3.Row
+        with self._connection("ro") as connection:
             return connection.execute(sql, values).fetchall()
-        finally:
-            connection.close()
+
+    def write(self, sql: str, *values: object) -> None:
+        """Change the database behind the server's back."""
+        with self._connection("rw") as connection, connection:
+            connection.execute(sql, values)
+
+    def _connection(self, mode: str):
+        uri = f"{(self.data_dir / 'chatrlhf.db').as_uri()}?mode={mode}"
+        connection = sqlite3.connect(uri, uri=True, timeout=30.0)
+        connection.row_factory = sqlite3.Row
+        return contextlib.closing(connection)
 
     def wait_for(self, condition, seconds: float = 120.0):
         """What ``condition`` returns once it is true."""

@@ -23,18 +23,18 @@ from storage import conversations, demonstrations, people, prompts, rankings, ru
 from storage.conversations import NewReply
 from storage.database import open_database
 
-LETTERS = "abcdefgh"
+LETTERS = "abcd"
 REPLIES = 4
 TOKENS = 12
 
 SETTINGS = {
     "model": {"quantization": "fp32", "lora_rank": 8, "lora_alpha": 16.0},
-    "sft": {"learning_rate": 1e-2, "epochs": 20, "batch_size": 16, "minimum_new": 8},
+    "sft": {"learning_rate": 2e-2, "epochs": 20, "batch_size": 16, "minimum_new": 8},
     "reward": {"learning_rate": 5e-3, "head_learning_rate": 1e-2, "epochs": 8},
     "ppo": {
-        "learning_rate": 5e-3,
+        "learning_rate": 3e-3,
         "value_learning_rate": 5e-3,
-        "iterations": 12,
+        "iterations": 16,
         "batch_size": 32,
         "max_new_tokens": TOKENS,
         "kl_coefficient": 0.02,
@@ -74,9 +74,7 @@ class TinyLoop:
         for number in range(count):
             text = "".join(self.random.choices(LETTERS, k=self.random.randint(3, 8)))
             message = SimpleNamespace(role="user", content=f"letters {number}")
-            demonstrations.save_demonstration(
-                self.db, self.person.id, text, messages=[message]
-            )
+            demonstrations.save_demonstration(self.db, self.person.id, text, messages=[message])
 
     def answers(self, texts, seed, version=None):
         """One reply of a version to each prompt, as (text, token ids, finished)."""
