@@ -9,6 +9,9 @@ PORT ?= 7860
 TEST_ARGS ?=
 BENCH_ARGS ?=
 
+# Threads that wait must not keep a core from the process they wait for (docs/decisions.md).
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: help install serve test test-fast check fix chromium starter bench bench-loop clean
 
 help:            ## this list

@@ -24,7 +24,7 @@ from typing import Any
 import httpx
 
 PROBE_PROMPT = "Tell me something about rivers."
-PROBE_SECONDS = 5.0
+PROBE_SECONDS = 20.0
 
 
 def free_port() -> int:
@@ -117,13 +117,15 @@ def main() -> None:
     parser.add_argument("--rater", nargs="+", default=["shorter", "positive"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--rankings", type=int, default=48)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="write all reports to this file")
+    parser.add_argument("--keep", type=Path, help="put the data folders here and keep them")
     arguments = parser.parse_args()
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for rater in arguments.rater:
             for seed in arguments.seeds:
-                results.append(run(rater, seed, arguments.rankings, Path(folder)))
+                where = arguments.keep or Path(folder)
+                results.append(run(rater, seed, arguments.rankings, where))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n")
     print(json.dumps([{k: r[k] for k in ("seconds", "tokens_per_second")} for r in results]))

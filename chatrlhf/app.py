@@ -284,7 +284,8 @@ def open_real_engine(db: Database, settings: Settings, progress: Progress) -> Op
     publish.publish_starter(db, settings, base, bank)
     verify = partial(publish.verify_version, db, settings)
     _refuse_another_base(db, verify, base.base_sha256)
-    return Opened(RealEngine(base, bank, settings.engine), verify)
+    engine = RealEngine(base, bank, settings.engine, model.context_tokens)
+    return Opened(engine, verify)
 
 
 def _refuse_another_base(db: Database, verify: Verify, base_sha256: str) -> None:

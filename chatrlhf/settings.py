@@ -48,7 +48,7 @@ class ChatSettings:
     temperature: Annotated[float, Field(ge=0.0, le=5.0)] = 0.9
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 0.95
     top_k: Annotated[int, Field(ge=0)] = 0
-    max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 192
+    max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 128
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 
 from chatrlhf.engine.requests import ChatMessage, ReplyRequest, Sampling
+from chatrlhf.engine.small_batch import FILLED_ROWS
 from chatrlhf.errors import BadInputError, ContextOverflowError
 
-MAX_REPLIES = 8
+MAX_REPLIES = FILLED_ROWS
 SHORTEST_REPLY = 16
 
 

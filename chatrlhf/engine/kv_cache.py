@@ -49,15 +49,16 @@ class GrowingLayer(CacheLayerMixin):  # type: ignore[misc]
         del args, kwargs
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        end = self.length + key_states.shape[-2]
+        new = key_states.shape[-2]
+        end = self.length + new
         if end > self.keys.shape[-2]:
             self.keys = _widened(self.keys, self.length, end)
             self.values = _widened(self.values, self.length, end)
-        self.keys[:, :, self.length : end].copy_(key_states)
-        self.values[:, :, self.length : end].copy_(value_states)
+        self.keys.narrow(2, self.length, new).copy_(key_states)
+        self.values.narrow(2, self.length, new).copy_(value_states)
         start = self._first_visible()
         self.length = end
-        return self.keys[:, :, start:end], self.values[:, :, start:end]
+        return self.keys.narrow(2, start, end - start), self.values.narrow(2, start, end - start)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Number of keys that the next update returns, and the position of the first."""

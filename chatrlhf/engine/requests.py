@@ -27,7 +27,7 @@ class Sampling:
     temperature: float = 0.9
     top_p: float = 0.95
     top_k: int = 0
-    max_new_tokens: int = 192
+    max_new_tokens: int = 128
     stop: tuple[str, ...] = ()
 
 

@@ -44,7 +44,7 @@ class ReplyStream:
 
     def cancel(self, row: int | None = None) -> None:
         """Cut one reply, or all, before the next step; what has come stays."""
-        self._cancelled.update(range(self._replies) if row is None else (row,))
+        self._cancelled.update(i for i in range(self._replies) if row is None or i == row)
         self._on_cancel()
 
     def put(self, event: EngineEvent) -> None:

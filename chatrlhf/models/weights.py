@@ -141,7 +141,11 @@ def guard_cpu_nf4(model: nn.Module, *, training: bool) -> None:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Hide the progress bars that transformers prints; ours go to the person who waits."""
+    """Hide the progress bars that transformers prints; ours go to the person who waits.
+
+    bitsandbytes warns about an optional kernel package at every start; nothing follows from it.
+    """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from transformers.utils import logging as transformers_logging
 
     enabled = transformers_logging.is_progress_bar_enabled()

@@ -62,9 +62,9 @@ export class RoundView {
         ),
       );
     }
-    if (items.length !== this.timeline.childElementCount || this.drawnState !== round.state)
-      this.timeline.replaceChildren(...items);
-    this.drawnState = round.state;
+    const key = JSON.stringify([events.at(-1)?.id, events.length, round.state]);
+    if (key !== this.drawnTimeline) this.timeline.replaceChildren(...items);
+    this.drawnTimeline = key;
   }
 
   // --- curves ---------------------------------------------------------------------------------

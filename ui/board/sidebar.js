@@ -76,9 +76,10 @@ export class Sidebar {
 
   #draw() {
     const wanted = this.search.value.trim().toLowerCase();
+    // The first message gives the title: without one there is nothing to come back to.
     const shown = this.conversations.filter(
-      (conversation) =>
-        !this.doomed.has(conversation.id) && this.titleOf(conversation).toLowerCase().includes(wanted),
+      ({ id, title }) =>
+        (title || id === this.current) && !this.doomed.has(id) && title.toLowerCase().includes(wanted),
     );
     this.search.hidden = this.conversations.length < SEARCH_FROM && !wanted;
     this.list.replaceChildren(...shown.map((conversation) => this.#item(conversation)));
