@@ -24,7 +24,13 @@ from chatrlhf.loop.trainer_process import (
     trainer_command,
     trainer_log,
 )
-from chatrlhf.loop.trainer_state import is_paused, set_paused, trainer_status
+from chatrlhf.loop.trainer_state import (
+    CRASHES_KEY,
+    crashes_of,
+    is_paused,
+    set_paused,
+    trainer_status,
+)
 from chatrlhf.settings import Settings
 from storage import runs
 from storage.database import Database
@@ -35,7 +41,6 @@ __all__ = ["Pace", "Supervisor", "is_paused", "set_paused", "trainer_status"]
 
 log = logging.getLogger(__name__)
 
-_CRASHES_KEY = "trainer_crashes"
 _NOT_OURS = (3, 4)  # exit codes: nothing to claim; the run was taken over or cancelled
 _UNDER_WAY = ("queued", "running")
 
@@ -256,7 +261,7 @@ class Supervisor:
                 self._crashed(run, process.reason())
             return
         log.info("round %s %s: %s", run.id, run.state, run.message)
-        runs.set_state(self._db, _CRASHES_KEY, {})
+        runs.set_state(self._db, CRASHES_KEY, {})
         self._on_new_version()
 
     def _crashed(self, run: Run, reason: str) -> None:
@@ -264,18 +269,17 @@ class Supervisor:
         latest = runs.get_run(self._db, run.id)
         if latest.state not in _UNDER_WAY:
             return  # it ended between two looks
-        known = dict(runs.get_state(self._db, _CRASHES_KEY) or {})
-        crashes = int(known["crashes"]) + 1 if known.get("run_id") == run.id else 1
+        crashes = crashes_of(self._db, run.id) + 1
         allowed = self._settings.round.attempts
         message = f"Attempt {crashes} of {allowed}: {reason}."
         log.warning("round %s: %s", run.id, message)
         runs.add_event(self._db, run.id, "error", message)
         if crashes >= allowed:
             runs.fail_run(self._db, run.id, f"Failed after {crashes} attempts: {reason}.")
-            runs.set_state(self._db, _CRASHES_KEY, {})
+            runs.set_state(self._db, CRASHES_KEY, {})
             self._on_new_version()
             return
-        runs.set_state(self._db, _CRASHES_KEY, {"run_id": run.id, "crashes": crashes})
+        runs.set_state(self._db, CRASHES_KEY, {"run_id": run.id, "crashes": crashes})
         self._not_before = self._clock() + self._pace.retry * crashes
         if latest.state == "running":
             runs.release_run(self._db, run.id, f"{message} It goes on from its checkpoint.")

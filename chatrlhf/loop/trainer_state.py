@@ -9,7 +9,14 @@ from chatrlhf.settings import Settings
 from storage import runs
 from storage.database import Database
 
+CRASHES_KEY = "trainer_crashes"
 _STATE_KEY = "trainer"
+
+
+def crashes_of(db: Database, run_id: int) -> int:
+    """How often the trainer died in the middle of this round."""
+    known = dict(runs.get_state(db, CRASHES_KEY) or {})
+    return int(known["crashes"]) if known.get("run_id") == run_id else 0
 
 
 def is_paused(db: Database) -> bool:

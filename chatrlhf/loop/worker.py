@@ -22,6 +22,7 @@ from chatrlhf.loop.datasets import load_round_data
 from chatrlhf.loop.progress import LeaseLostError, RunProgress
 from chatrlhf.loop.publish import base_fields, publish_round, publish_starter, verify_version
 from chatrlhf.loop.round import Round
+from chatrlhf.loop.trainer_state import crashes_of
 from chatrlhf.models.adapter_files import AdapterShape, read_version
 from chatrlhf.models.base_model import load_base_model
 from chatrlhf.models.catalog import ensure_local, find_source
@@ -57,7 +58,7 @@ def run_one(settings: Settings, *, run_id: int | None = None) -> int:
 
 def _execute(db: Database, settings: Settings, run: Run) -> int:
     progress = RunProgress(db, run)
-    settings = _with_stored(settings, run)
+    settings = _with_stored(settings, run, crashes_of(db, run.id))
     try:
         message, version = _train_and_publish(db, settings, run, progress)
     except RoundSkippedError as skipped:
@@ -144,7 +145,7 @@ def _train_and_publish(
     return f"{version.name} is live. {outcome.message}", version.name
 
 
-def _with_stored(settings: Settings, run: Run) -> Settings:
+def _with_stored(settings: Settings, run: Run, crashes: int) -> Settings:
     """The settings that the round was asked for with, where its row holds some."""
     stored: dict[str, Any] = {}
     for name in ROUND_SETTINGS:
@@ -152,8 +153,8 @@ def _with_stored(settings: Settings, run: Run) -> Settings:
             kind = type(getattr(settings, name))
             stored[name] = TypeAdapter(kind).validate_python(run.settings[name])
     settings = dataclasses.replace(settings, **stored)
-    # An attempt before this one may have run out of memory; halving costs little time.
-    micro_batch = max(settings.round.micro_batch >> (run.attempts - 1), 1)
+    # An attempt that died may have run out of memory; halving costs little time.
+    micro_batch = max(settings.round.micro_batch >> crashes, 1)
     return dataclasses.replace(
         settings, round=dataclasses.replace(settings.round, micro_batch=micro_batch)
     )

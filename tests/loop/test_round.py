@@ -97,9 +97,9 @@ def test_a_killed_round_goes_on_from_its_checkpoint_to_the_same_weights(
 ):
     results = []
     for name in ("straight", "killed"):
-        loop = TinyLoop(tmp_path / name, tiny_model)
+        loop = TinyLoop(tmp_path / name, tiny_model, seed=1)
         taught(loop)
-        loop.rank(24)
+        loop.rank(64)
         run = loop.enqueue()
         if name == "killed":
             with monkeypatch.context() as patch:
@@ -133,7 +133,7 @@ def kill_after(patch, iterations):
 
 def test_a_worker_that_lost_its_lease_publishes_nothing(loop, monkeypatch):
     before = taught(loop)
-    loop.rank(24)
+    loop.rank(64)
     run = loop.enqueue()
     publish = worker.publish_round
 
@@ -149,7 +149,7 @@ def test_a_worker_that_lost_its_lease_publishes_nothing(loop, monkeypatch):
 
 def test_a_cancelled_round_stops_at_its_next_heartbeat(loop, monkeypatch):
     taught(loop)
-    loop.rank(24)
+    loop.rank(64)
     run = loop.enqueue()
     monkeypatch.setattr("chatrlhf.loop.progress.HEARTBEAT_SECONDS", 0.0)
     iteration = PpoTrainer.iteration
@@ -166,7 +166,7 @@ def test_a_cancelled_round_stops_at_its_next_heartbeat(loop, monkeypatch):
 
 def test_a_loss_that_is_not_a_number_fails_the_round_with_a_reason(loop):
     taught(loop)
-    loop.rank(24)
+    loop.rank(64)
     loop.settings = loop.settings.__class__(
         **{
             **{name: getattr(loop.settings, name) for name in loop.settings.__dataclass_fields__},

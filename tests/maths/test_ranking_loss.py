@@ -26,6 +26,7 @@ def loss(scores, ranks):
     return float(found)
 
 
+@settings(max_examples=60, deadline=None)
 @given(score, score)
 def test_two_replies_are_bradley_terry(better, worse):
     expected = math.log1p(math.exp(-(better - worse)))
@@ -39,12 +40,14 @@ def test_three_replies_by_hand():
     assert loss(scores, [2, 3, 1]) == pytest.approx(-math.log(3 / 6 * 1 / 3))
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(score, min_size=3, max_size=4))
 def test_probabilities_of_all_orders_sum_to_one(scores):
     orders = permutations(range(1, len(scores) + 1))
     assert sum(math.exp(-loss(scores, list(order))) for order in orders) == pytest.approx(1.0)
 
 
+@settings(max_examples=60, deadline=None)
 @given(ranking, st.floats(-50, 50))
 def test_a_shift_of_all_scores_changes_nothing(replies, shift):
     scores, ranks = [s for s, _ in replies], [r for _, r in replies]
@@ -52,6 +55,7 @@ def test_a_shift_of_all_scores_changes_nothing(replies, shift):
     assert loss(shifted, ranks) == pytest.approx(loss(scores, ranks), abs=1e-9)
 
 
+@settings(max_examples=60, deadline=None)
 @given(ranking, st.randoms())
 def test_the_order_in_which_replies_are_listed_changes_nothing(replies, random):
     shuffled = list(replies)
@@ -61,7 +65,7 @@ def test_the_order_in_which_replies_are_listed_changes_nothing(replies, random):
     )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(ranking)
 def test_ties_compare_each_member_of_a_group_with_the_worse_replies_only(replies):
     expected = 0.0

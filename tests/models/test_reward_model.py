@@ -13,7 +13,7 @@ from chatrlhf.errors import VersionError
 from chatrlhf.models.adapter_files import AdapterShape, Component, read_version, write_version
 from chatrlhf.models.base_model import load_base_model
 from chatrlhf.models.lora import LoraBank
-from chatrlhf.models.reward_model import RewardModel, ScalarHead, ValueModel
+from chatrlhf.models.reward_model import RewardModel, ScalarHead, ValueModel, pooled_features
 from chatrlhf.training.batches import TokenSequence, make_batch
 
 SEQUENCES = [
@@ -34,58 +34,84 @@ def parts(tmp_path_factory):
 
 
 def moved_head(size, seed=1):
-    """A head as it is after a fit: shifted, scaled, with a bias."""
-    head = ScalarHead(size, seed)
+    """A head as it is after a fit: every tensor away from where it started."""
+    head = ScalarHead(size)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
+        head.weight.copy_(torch.randn(3 * size, generator=generator) * 0.2)
+        head.feature_mean.copy_(torch.randn(3 * size, generator=generator))
+        head.feature_scale.copy_(torch.rand(3 * size, generator=generator) + 0.5)
         head.bias.fill_(0.3)
-        head.input_scale.fill_(0.5)
         head.mean.fill_(-0.7)
         head.std.fill_(2.5)
     return head
 
 
+def score_by_hand(base, head, prompt, response):
+    """The score of one reply, from the definition; call it with the adapter active."""
+    hidden = base.body(torch.tensor([[*prompt, *response]])).last_hidden_state[0]
+    spoken = hidden[len(prompt) :]
+    features = torch.cat([hidden[-1], spoken.mean(0), 0.01 * spoken.sum(0)])
+    standardised = (features - head.feature_mean) * head.feature_scale
+    return (float(standardised @ head.weight) + 0.3 + 0.7) / 2.5
+
+
 @torch.no_grad()
 def scores(model):
     batch = make_batch(SEQUENCES, 0)
-    return model.scores(batch.token_ids, batch.last_token)
+    return model.scores(batch.token_ids, batch.is_response_token, batch.last_token)
 
 
 def test_head_by_hand():
-    head = ScalarHead(2)
+    head = ScalarHead(1)
     with torch.no_grad():
-        head.weight.copy_(torch.tensor([2.0, -1.0]))
+        head.weight.copy_(torch.tensor([2.0, -1.0, 0.5]))
         head.bias.fill_(0.5)
+        head.feature_mean.copy_(torch.tensor([1.0, 0.0, -2.0]))
+        head.feature_scale.copy_(torch.tensor([2.0, 1.0, 0.5]))
         head.mean.fill_(1.0)
         head.std.fill_(4.0)
-        head.input_scale.fill_(2.0)
-    assert head(torch.tensor([[3.0, 1.0], [0.0, 0.0]])).tolist() == [(12 - 2 + 0.5 - 1) / 4, -0.125]
+    # Standardised: (3 - 1) 2 = 4, 1, (2 + 2) / 2 = 2; 8 - 1 + 1 + .5 = 8.5; (8.5 - 1) / 4.
+    assert head(torch.tensor([[3.0, 1.0, 2.0]])).tolist() == [7.5 / 4]
 
 
-def test_inputs_are_scaled_to_root_mean_square_one():
+def test_a_new_head_says_zero():
+    assert ScalarHead(4)(torch.randn(5, 12)).tolist() == [0.0] * 5
+
+
+def test_features_by_hand():
+    hidden = torch.tensor([[[1.0], [10.0], [20.0], [math.nan]], [[1.0], [2.0], [3.0], [5.0]]])
+    is_response = torch.tensor([[False, True, True, False], [False, True, False, True]])
+    found = pooled_features(hidden, is_response)
+    # The state itself; the mean of the response states so far, zero before the first; their sum.
+    expected = [
+        [[1.0, 0.0, 0.0], [10.0, 10.0, 0.1], [20.0, 15.0, 0.3]],
+        [[1.0, 0.0, 0.0], [2.0, 2.0, 0.02], [3.0, 2.0, 0.02], [5.0, 3.5, 0.07]],
+    ]
+    assert torch.allclose(found[0, :3], torch.tensor(expected[0]))
+    assert torch.allclose(found[1], torch.tensor(expected[1]))
+
+
+def test_features_are_standardised_over_the_replies_of_a_fit():
     head = ScalarHead(2)
-    head.fit_input_scale(torch.tensor([[3.0, 4.0], [0.0, 5.0]]))  # mean square 50 / 4
-    assert head.input_scale.item() == pytest.approx(1 / math.sqrt(12.5))
-    head.fit_input_scale(torch.zeros(3, 2))
-    assert math.isfinite(head.input_scale.item())
+    features = torch.randn(50, 6, generator=torch.Generator().manual_seed(1)) * 30 + 7
+    features[:, 2] = 4.0  # one that never changes
+    head.fit_feature_statistics(features)
+    found = head.standardised(features)
+    assert torch.allclose(found.mean(0), torch.zeros(6), atol=1e-4)
+    assert torch.allclose(found.std(0), torch.tensor([1.0, 1, 0, 1, 1, 1]), atol=1e-4)
 
 
-def test_head_starts_normal_with_one_over_the_root_of_its_inputs():
-    weight = ScalarHead(20_000).weight
-    assert weight.std().item() * math.sqrt(20_001) == pytest.approx(1.0, rel=0.03)
-    assert ScalarHead(8).bias.item() == 0.0
-    assert torch.equal(ScalarHead(8, 1).weight, ScalarHead(8, 1).weight)
-    assert not torch.equal(ScalarHead(8, 1).weight, ScalarHead(8, 2).weight)
-
-
-def test_scores_read_the_last_real_token_whatever_the_padding(parts):
+def test_scores_read_the_reply_whatever_the_padding(parts):
     base, bank = parts
     head = moved_head(base.hidden_size)
     found = scores(RewardModel(base, bank, "reward", head))
-    for row, one in enumerate(SEQUENCES):
-        with torch.no_grad(), bank.using("reward"):
-            hidden = base.body(torch.tensor([one.token_ids])).last_hidden_state[0, -1]
-        by_hand = (0.5 * float(hidden @ head.weight.detach()) + 0.3 + 0.7) / 2.5
-        assert found[row].item() == pytest.approx(by_hand, abs=1e-4)
+    with torch.no_grad(), bank.using("reward"):
+        expected = [
+            score_by_hand(base, head, [5, 6, 7], [80, 90, 100, 110]),
+            score_by_hand(base, head, [8, 9], [30]),
+        ]
+    assert found.tolist() == pytest.approx(expected, abs=1e-4)
 
 
 def test_saving_and_loading_a_version_keeps_every_score(parts, tmp_path):
@@ -101,7 +127,7 @@ def test_saving_and_loading_a_version_keeps_every_score(parts, tmp_path):
     stored = read_version(tmp_path / "v1").components["reward"]
     bank.add("again")
     bank.load_state("again", stored.lora)
-    loaded = ScalarHead(base.hidden_size, seed=9)
+    loaded = ScalarHead(base.hidden_size)
     loaded.load(stored.head)
     assert torch.equal(scores(RewardModel(base, bank, "again", loaded)), before)
     bank.remove("again")
@@ -141,7 +167,9 @@ def test_a_critic_copied_from_the_reward_model_says_its_score_at_the_last_positi
     batch = make_batch(SEQUENCES, 0)
     at_end = torch.zeros_like(batch.is_token)
     at_end[torch.arange(len(SEQUENCES)), batch.last_token] = True
-    assert torch.allclose(critic.values(batch.token_ids, at_end), scores(reward), atol=1e-6)
+    assert torch.allclose(
+        critic.values(batch.token_ids, batch.is_response_token, at_end), scores(reward), atol=1e-6
+    )
 
 
 @torch.no_grad()
@@ -149,9 +177,9 @@ def test_values_come_one_a_response_token_in_row_major_order(parts):
     base, bank = parts
     critic = ValueModel(base, bank, "value", moved_head(base.hidden_size))
     batch = make_batch(SEQUENCES, 0)
-    together = critic.values(batch.token_ids, batch.predicts_response)
+    together = critic.values(batch.token_ids, batch.is_response_token, batch.predicts_response)
     single = [
-        critic.values(one.token_ids, one.predicts_response)
+        critic.values(one.token_ids, one.is_response_token, one.predicts_response)
         for one in (make_batch([sequence], 0) for sequence in SEQUENCES)
     ]
     assert together.shape == (5,)
@@ -162,7 +190,9 @@ def test_training_moves_weight_and_bias_but_not_the_normalisation(parts):
     base, bank = parts
     critic = ValueModel(base, bank, "value", moved_head(base.hidden_size))
     batch = make_batch(SEQUENCES, 0)
-    critic.values(batch.token_ids, batch.predicts_response).square().sum().backward()
+    critic.values(
+        batch.token_ids, batch.is_response_token, batch.predicts_response
+    ).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in critic.parameters())
     trainable = {id(p) for p in critic.parameters()}
     assert {id(critic.head.weight), id(critic.head.bias)} <= trainable

@@ -1,7 +1,8 @@
 """A data folder with a tiny model, rows and rounds: the whole loop without a server, in seconds.
 
 The rater of these tests likes the letter a: a reply's true score is the share of its letters
-that are a's. The model first learns, from demonstrations, to answer with a few letters and stop.
+that are a's. The model first learns, from demonstrations, to answer with two to four letters and
+stop; longer replies of a's would rightly fail the gate against repetition.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ SETTINGS = {
     "ppo": {
         "learning_rate": 3e-3,
         "value_learning_rate": 5e-3,
-        "iterations": 16,
+        "iterations": 12,
         "batch_size": 32,
         "max_new_tokens": TOKENS,
         "kl_coefficient": 0.02,
@@ -72,7 +73,7 @@ class TinyLoop:
     def demonstrate(self, count=48):
         """Write demonstrations: a few random letters."""
         for number in range(count):
-            text = "".join(self.random.choices(LETTERS, k=self.random.randint(3, 8)))
+            text = "".join(self.random.choices(LETTERS, k=self.random.randint(2, 4)))
             message = SimpleNamespace(role="user", content=f"letters {number}")
             demonstrations.save_demonstration(self.db, self.person.id, text, messages=[message])
 

@@ -38,12 +38,21 @@ class Lab:
         self.bank.copy(reference, self.adapter(name))
         return Policy(self.base, self.bank, name, reference)
 
+    def head(self, seed=None):
+        """A head that says zero, or one with random weights of a seed."""
+        head = ScalarHead(self.base.hidden_size)
+        if seed is not None:
+            generator = torch.Generator().manual_seed(seed)
+            with torch.no_grad():
+                head.weight.copy_(torch.randn(head.weight.shape, generator=generator) * 0.1)
+        return head
+
     def reward_model(self, seed=None, name="reward"):
-        head = ScalarHead(self.base.hidden_size, seed or 0)
+        head = self.head(seed)
         return RewardModel(self.base, self.bank, self.adapter(name, seed), head)
 
     def critic(self, seed=None, name="value"):
-        head = ScalarHead(self.base.hidden_size, seed or 0)
+        head = self.head(seed)
         return ValueModel(self.base, self.bank, self.adapter(name, seed), head)
 
 

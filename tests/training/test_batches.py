@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatrlhf.training.batches import TokenSequence, batches_by_length, make_batch
@@ -14,6 +14,7 @@ REPLY = TokenSequence.of_reply([1, 2], [3, 4, 5])
 TURNS = TokenSequence((9, 3, 9, 4), (False, True, False, True))
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 500), max_size=200), st.integers(1, 9), st.integers(0, 2**32))
 def test_every_index_comes_once_in_full_batches_but_for_one(lengths, size, seed):
     batches = list(batches_by_length(lengths, size, random.Random(seed)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from types import SimpleNamespace
+from itertools import permutations
+from statistics import pvariance
 
 import pytest
 import torch
@@ -15,8 +16,12 @@ from chatrlhf.training.batches import TokenSequence
 from chatrlhf.training.reward import (
     RankingExample,
     evaluate_rankings,
+    evaluate_scores,
+    fit_head,
     fit_reward_model,
+    fold_of,
     normalise,
+    ranking_features,
     score_sequences,
 )
 
@@ -45,34 +50,85 @@ def planted(count, seed, replies=3):
     return found
 
 
-class LastTokenModel:
-    """A reward model whose score is the last token's id."""
-
-    base = SimpleNamespace(chat_format=SimpleNamespace(pad_token_id=0), device=torch.device("cpu"))
-
-    def scores(self, token_ids, last_token):
-        return token_ids[torch.arange(len(token_ids)), last_token].float()
+def example(ranks, lengths=None, key=""):
+    """A ranking whose sequences do not matter."""
+    sequences = tuple(TokenSequence.of_reply([9], [5]) for _ in ranks)
+    return RankingExample(sequences, tuple(ranks), tuple(lengths or [1] * len(ranks)), key)
 
 
-def example(scores, ranks, lengths):
-    sequences = [
-        TokenSequence.of_reply([9], [5] * (length - 1) + [score])
-        for score, length in zip(scores, lengths, strict=True)
-    ]
-    return RankingExample(tuple(sequences), tuple(ranks), tuple(lengths))
+def test_a_planted_preference_is_learned_by_the_head_on_frozen_features(lab):
+    model = lab.reward_model()
+    examples = planted(60, seed=1)
+    found = fit_head(model.head, examples, ranking_features(model, examples))
+    assert (found.rankings, found.pairs) == (60, 180)
+    assert found.accuracy > 0.8
+    unseen = evaluate_rankings(model, planted(60, seed=2))
+    assert unseen.accuracy > 0.8
+    assert unseen.loss < 0.75 * math.log(6)  # guessing among the 3! orders
 
 
-def test_a_planted_preference_is_learned_and_holds_on_unseen_rankings(lab):
+def test_a_planted_preference_is_learned_by_the_adapter(lab):
     model = lab.reward_model()
     held_out = planted(25, seed=2)
-    before = evaluate_rankings(model, held_out)
     faster = dataclasses.replace(SETTINGS, learning_rate=1e-2, head_learning_rate=2e-2)
     fit_reward_model(model, planted(60, seed=1), faster, seed=0)
     after = evaluate_rankings(model, held_out)
     assert after.pairs == 75
-    assert before.accuracy < 0.75
     assert after.accuracy > 0.9
-    assert after.loss < 0.6 * math.log(6)  # guessing among the 3! orders
+    assert after.loss < 0.6 * math.log(6)
+
+
+def test_what_a_prompt_taught_does_not_leak_into_its_own_evaluation(lab):
+    # Each prompt was ranked twice, the same way, for no reason: by heart or not at all.
+    examples = []
+    for index, one in enumerate(planted(30, seed=1, replies=2)):
+        ranks = (
+            (1, 2)
+            if torch.rand(1, generator=torch.Generator().manual_seed(index)) < 0.5
+            else (2, 1)
+        )
+        examples += [dataclasses.replace(one, ranks=ranks, prompt_key=f"prompt {index}")] * 2
+    model = lab.reward_model()
+    found = fit_head(model.head, examples, ranking_features(model, examples))
+    assert 0.25 < found.accuracy < 0.75
+    assert evaluate_rankings(model, examples).accuracy > found.accuracy + 0.15
+
+
+def test_the_fitted_head_is_the_minimum_of_the_penalised_plackett_luce_loss(lab):
+    model = lab.reward_model()
+    examples = planted(12, seed=1)
+    features = ranking_features(model, examples)
+    fit_head(model.head, examples, features)
+    rows = torch.cat(features).double()
+    standard = (rows - rows.mean(0)) / rows.std(0)
+    weight = model.head.weight.detach().double().requires_grad_()
+    total = 0.0
+    for place, one in enumerate(examples):
+        scores = standard[3 * place : 3 * place + 3] @ weight
+        order = sorted(range(3), key=lambda reply: one.ranks[reply])
+        total = total + scores[order].flip(0).logcumsumexp(0).flip(0).sub(scores[order]).sum()
+    slopes = []
+    for ridge in (0.01, 0.1, 1.0):
+        loss = total / len(examples) + ridge * weight.square().sum()
+        (slope,) = torch.autograd.grad(loss, weight, retain_graph=True)
+        slopes.append(slope.norm().item())
+    assert min(slopes) < 1e-3
+
+
+def test_folds_keep_a_prompt_together_and_are_balanced():
+    keys = [f"p{number % 20}" for number in range(50)]
+    folds = fold_of([example([1, 2], key=key) for key in keys])
+    by_key = {key: {fold for k, fold in zip(keys, folds, strict=True) if k == key} for key in keys}
+    assert all(len(found) == 1 for found in by_key.values())
+    prompts_in = [sum(found == {fold} for found in by_key.values()) for fold in range(6)]
+    assert sorted(prompts_in) == [3, 3, 3, 3, 4, 4]
+    backwards = fold_of([example([1, 2], key=key) for key in reversed(keys)])
+    assert backwards == folds[::-1]
+
+
+def test_there_are_no_more_folds_than_prompts():
+    assert set(fold_of([example([1, 2], key=key) for key in "aabb"])) == {0, 1}
+    assert sorted(fold_of([example([1, 2])] * 3)) == [0, 1, 2]  # unnamed prompts are all different
 
 
 def test_fitting_touches_only_the_reward_models_adapter_and_head(lab):
@@ -84,33 +140,15 @@ def test_fitting_touches_only_the_reward_models_adapter_and_head(lab):
     changed = {name for name in lab.bank.names if lab.bank.fingerprint(name) != before[name]}
     assert changed == {"reward"}
     after = model.head.state()
-    assert not torch.equal(after["weight"], head["weight"])
-    assert after["mean"] == 0.0
-    assert after["std"] == 1.0
-
-
-def test_fitting_scales_the_heads_inputs_to_root_mean_square_one(lab):
-    model = lab.reward_model(seed=5)
-    (one,) = planted(1, seed=1)
-    with torch.no_grad(), lab.bank.using("reward"):
-        ids = torch.tensor([s.token_ids for s in one.sequences])
-        hidden = lab.base.body(ids).last_hidden_state[:, -1]
-    fit_reward_model(model, [one], SETTINGS, seed=0)
-    size = (hidden * model.head.input_scale).square().mean().sqrt()
-    assert size.item() == pytest.approx(1.0, abs=1e-5)
+    moved = {key for key in after if not torch.equal(after[key], head[key])}
+    assert moved <= {"weight", "bias"}
+    assert "weight" in moved
 
 
 def test_the_first_steps_loss_is_the_plackett_luce_loss_of_its_scores(lab):
     model = lab.reward_model(seed=5)
     (one,) = planted(1, seed=1)
-    with torch.no_grad(), lab.bank.using("reward"):
-        hidden = torch.stack(
-            [
-                lab.base.body(torch.tensor([s.token_ids])).last_hidden_state[0, -1]
-                for s in one.sequences
-            ]
-        )
-        scores = (hidden / hidden.square().mean().sqrt() @ model.head.weight).tolist()
+    scores = score_sequences(model, one.sequences, 2).tolist()
     order = sorted(range(3), key=lambda place: one.ranks[place])
     expected = -sum(
         scores[place] - math.log(sum(math.exp(scores[later]) for later in order[at:]))
@@ -146,20 +184,20 @@ def test_every_setting_changes_the_result(make_lab, change):
         fit_reward_model(model, planted(8, seed=1), settings, 0)
         return score_sequences(model, planted(1, seed=2)[0].sequences, 4)
 
-    short = dataclasses.replace(SETTINGS, epochs=2)
+    short = dataclasses.replace(SETTINGS, epochs=2)  # at least two, as the head starts at zero
     assert not torch.equal(fitted(dataclasses.replace(short, **change)), fitted(short))
 
 
 def test_evaluation_by_hand():
-    found = evaluate_rankings(
-        LastTokenModel(),
+    found = evaluate_scores(
         [
-            example([13, 12, 11], ranks=[1, 3, 2], lengths=[2, 4, 6]),  # 2 of 3 right
-            example([11, 12], ranks=[1, 1], lengths=[3, 3]),  # a tie compares nothing
-            example([14, 11], ranks=[1, 2], lengths=[5, 1]),  # 1 of 1
+            example([1, 3, 2], lengths=[2, 4, 6]),  # 2 of 3 right
+            example([1, 1], lengths=[3, 3]),  # a tie compares nothing
+            example([1, 2], lengths=[5, 1]),  # 1 of 1
         ],
+        [torch.tensor([13.0, 12.0, 11.0]), torch.tensor([11.0, 12.0]), torch.tensor([14.0, 11.0])],
     )
-    assert (found.pairs, found.right) == (4, 3)
+    assert (found.rankings, found.pairs, found.right) == (3, 4, 3)
     assert found.accuracy == 0.75
     losses = [
         -math.log(math.e**2 / (math.e**2 + math.e + 1)) + math.log1p(math.e),
@@ -180,8 +218,29 @@ def test_evaluation_by_hand():
     assert min(losses_at, key=losses_at.get) == found.temperature
 
 
+@pytest.mark.parametrize("replies", [2, 3, 4, 5])
+def test_effective_pairs_have_the_variance_of_guessed_orders(replies):
+    scores = torch.arange(replies, 0, -1).float()
+    shares = []
+    for order in permutations(range(1, replies + 1)):
+        right = sum(order[i] < order[j] for i in range(replies) for j in range(i + 1, replies))
+        shares.append(right / math.comb(replies, 2))
+    found = evaluate_scores([example(range(1, replies + 1))], [scores])
+    # n independent fair coins have a share of heads with variance 1 / (4 n).
+    assert found.effective_pairs == pytest.approx(1 / (4 * pvariance(shares)))
+
+
+def test_evaluating_a_model_is_evaluating_its_scores(lab):
+    model = lab.reward_model(seed=3)
+    examples = planted(5, seed=1)
+    scores = [score_sequences(model, one.sequences, 8) for one in examples]
+    found, expected = evaluate_rankings(model, examples), evaluate_scores(examples, scores)
+    assert found.right == expected.right
+    assert found.loss == pytest.approx(expected.loss, abs=1e-5)
+
+
 def test_nothing_held_out_is_no_accuracy():
-    found = evaluate_rankings(LastTokenModel(), [])
+    found = evaluate_scores([], [])
     assert (found.pairs, found.accuracy, found.loss, found.length_correlation) == (0, 0, 0, 0)
 
 

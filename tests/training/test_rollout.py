@@ -92,6 +92,23 @@ def test_the_mean_log_probability_of_samples_is_minus_the_entropy(lab, prompts, 
     assert abs(surplus.mean()) < 4 * surplus.std() / math.sqrt(surplus.numel())
 
 
+def test_successive_tokens_are_drawn_independently(lab):
+    policy = lab.policy(seed=1)
+    rollout = collect(policy, [[80, 90, 100]] * 400, tokens=2)
+    places = []  # of each token in the cumulative distribution that it was drawn from
+    for one in rollout.sequences:
+        if len(one) < 5:
+            continue
+        with torch.no_grad(), lab.bank.using("policy"):
+            logits = lab.base.model(input_ids=torch.tensor([one.token_ids])).logits[0, 2:4]
+        p = logits.softmax(-1)
+        drawn = torch.tensor(one.token_ids[3:])[:, None]
+        places.append((p.cumsum(-1) - p / 2).gather(-1, drawn)[:, 0])
+    assert len(places) > 200
+    correlation = torch.corrcoef(torch.stack(places).T)[0, 1]
+    assert abs(correlation) < 4 / math.sqrt(len(places))
+
+
 def test_log_probabilities_while_sampling_are_those_of_the_training_pass(lab, prompts, monkeypatch):
     policy = lab.policy(seed=1)
     drawn = []
