@@ -43,6 +43,7 @@ class Probe(threading.Thread):
         self.speeds: dict[str, list[float]] = {"idle": [], "training": []}
 
     def run(self) -> None:
+        """Probe until ``stopped`` is set."""
         while not self.stopped.wait(PROBE_SECONDS):
             state = self.client.get("/api/health").json()["trainer"]["state"]
             started = time.perf_counter()

@@ -92,5 +92,6 @@ def write_reply(server, reply_id, text):
 
 def assert_nothing_ran(chat):
     assert chat.page.evaluate("typeof window.canary") == "undefined"
-    inside = chat.page.locator(".chat-main").locator("img, svg, script, iframe, a[href^=javascript]")
+    active = "img, svg, script, iframe, a[href^=javascript]"
+    inside = chat.page.locator(".chat-main").locator(active)
     expect(inside).to_have_count(0)

@@ -127,4 +127,3 @@ def grew_after_reload(moments) -> bool:
         and moment[card][1] and moment[card][0]
     ]  # fmt: skip
     return len(set(lengths)) > 1
-

@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.embedded, pytest.mark.slow]
 
+
 @pytest.fixture
 def phone(new_page, server):
     return ChatPage(new_page("phone"), server.url)
@@ -54,5 +55,6 @@ def test_the_training_tab_fits_a_phone(phone):
 
 
 def assert_no_sideways_scrolling(phone):
-    widths = phone.page.evaluate("[document.documentElement.scrollWidth, document.body.scrollWidth]")
+    elements = "[document.documentElement.scrollWidth, document.body.scrollWidth]"
+    widths = phone.page.evaluate(elements)
     assert max(widths) <= 390

@@ -15,7 +15,14 @@ from chatrlhf.settings import PpoSettings
 from chatrlhf.training.ppo import PPO_PARTS, PpoTrainer
 from chatrlhf.training.reward import score_sequences
 
-SETTINGS = PpoSettings(learning_rate=1e-2, value_learning_rate=1e-2, iterations=8, max_new_tokens=6)
+SETTINGS = PpoSettings(
+    learning_rate=1e-2,
+    value_learning_rate=1e-2,
+    iterations=8,
+    minibatches=2,
+    epochs=2,
+    max_new_tokens=6,
+)
 
 
 def odd_share(rollout):
@@ -53,7 +60,7 @@ def logprobs_of(lab, adapter, prompt, response):
 
 
 def values_of(lab, critic, prompt, response):
-    """What the critic says where each response token is drawn, by the definition of its features."""
+    """What the critic says where each response token is drawn, from the definition."""
     with lab.bank.using(critic.adapter):
         ids = torch.tensor([[*prompt, *response]])
         hidden = lab.base.body(ids).last_hidden_state[0]
@@ -339,6 +346,8 @@ def test_a_scripted_score_rises(make_lab, prompts, tmp_path):
         learning_rate=2e-2,
         value_learning_rate=2e-2,
         iterations=20,
+        minibatches=2,
+        epochs=2,
         max_new_tokens=8,
         kl_coefficient=0.01,
         kl_target=0.0,
