@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -21,7 +21,6 @@ from tiny_model import write_tiny_model
 
 from chatrlhf.app import build_app
 from chatrlhf.engine.requests import Sampling
-from chatrlhf.errors import ChatRLHFError
 from chatrlhf.loop.publish import remove_orphans, verify_version
 from chatrlhf.loop.supervisor import Pace, Supervisor
 from chatrlhf.loop.turns import NewTurn
@@ -36,12 +35,8 @@ pytestmark = [
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 ROOT = SUPPORT.parents[1]
 PATIENCE_SECONDS = 300.0
-# As little work as makes a version, so that starting the process is most of it.
-SMALL = {
-    "sft": {"minimum_new": 1000},
-    "ppo": {"iterations": 24, "batch_size": 16},
-    "round": {"attempts": 9, "heartbeat_timeout_seconds": 300.0},
-}
+# Kills are many here, and the machine may be busy.
+PATIENT = {"round": {"attempts": 9, "heartbeat_timeout_seconds": PATIENCE_SECONDS}}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +46,7 @@ def tiny_model(tmp_path_factory):
 
 @pytest.fixture
 def loop(tmp_path, tiny_model):
-    made = TinyLoop(tmp_path / "data", tiny_model, seed=1, **SMALL)
+    made = TinyLoop(tmp_path / "data", tiny_model, seed=1, **PATIENT)
     made.demonstrate()
     made.round("sft")
     yield made
@@ -76,6 +71,7 @@ def chat(loop):
 
 
 def test_a_trainer_killed_at_any_moment_is_resumed_and_the_chat_never_notices(loop, chat):
+    before = versions.get_alias(chat.db, "live")
     loop.rank(64)
     run = chat.supervisor.request_round()
     moments = random.Random(5)
@@ -102,14 +98,14 @@ def test_a_trainer_killed_at_any_moment_is_resumed_and_the_chat_never_notices(lo
     assert_versions_are_whole(loop, chat)
     assert remove_orphans(chat.db, loop.settings) == 0
     live = versions.get_alias(chat.db, "live")
-    assert live == (ended.result_version or "v0")
+    assert live == (ended.result_version or before)
     wait_for(lambda: chat.app.engine.live_version == live)
     assert_the_chat_answers(chat)
 
 
 def test_a_trainer_that_is_killed_at_every_attempt_fails_the_round_with_a_reason(loop, chat):
-    """The killer waits for nothing, so the attempts die before, while and after they claim."""
     loop.rank(24)
+    before = versions.get_alias(chat.db, "live")
     run = chat.supervisor.request_round()
     over = threading.Event()
     killer = threading.Thread(target=kill_each_trainer, args=(over,))
@@ -122,23 +118,25 @@ def test_a_trainer_that_is_killed_at_every_attempt_fails_the_round_with_a_reason
     ended = runs.get_run(chat.db, run.id)
     assert ended.message.startswith("Failed after 9 attempts: the trainer was killed by signal 9")
     assert chat.supervisor.status()["state"] == "failed"
-    assert versions.get_alias(chat.db, "live") == "v0"
+    assert versions.get_alias(chat.db, "live") == before
     assert_versions_are_whole(loop, chat)
     assert_the_chat_answers(chat)
 
 
 def test_a_publication_killed_at_any_step_leaves_the_old_version_or_the_new_one(loop):
+    before = versions.get_alias(loop.db, "live")
     loop.enqueue()
     runs.claim_run(loop.db, "test", os.getpid(), "boot")
     loop.db.close()
     script = [sys.executable, str(SUPPORT / "publish_killed.py"), str(loop.settings.data_dir)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # One thread: the script forks.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         script, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    live = "v0"
+    live = before
     outcomes = Counter()
     for line in lines:
         after, tidied = line["after"], line["tidied"]
@@ -173,7 +171,7 @@ def trainer_process() -> psutil.Process | None:
 
 def kill(process: psutil.Process) -> None:
     """Kill it, and wait until the supervisor has seen that."""
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     wait_for(lambda: not process.is_running())
 
 
@@ -183,7 +181,8 @@ def kill_each_trainer(over: threading.Event) -> None:
         process = trainer_process()
         if process is not None:
             time.sleep(moments.uniform(0.0, 0.5))
-            process.send_signal(signal.SIGKILL)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         time.sleep(0.01)
 
 
@@ -210,11 +209,7 @@ def assert_versions_are_whole(loop, chat) -> None:
 def wait_for(condition, seconds: float = PATIENCE_SECONDS):
     """What ``condition`` returns once it is true."""
     deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if found := condition():
-                return found
-        except ChatRLHFError as error:
-            raise AssertionError(str(error)) from error
+    while not (found := condition()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    return found

@@ -12,11 +12,12 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 from chatrlhf.errors import ChatRLHFError
 from chatrlhf.loop.publish import publish_round, remove_orphans, verify_version
-from chatrlhf.models.adapter_files import AdapterShape, read_version
+from chatrlhf.models.adapter_files import AdapterShape, read_version, write_version
 from chatrlhf.settings import load_settings
 from storage import runs, versions
 from storage.database import open_database
@@ -87,8 +88,17 @@ def tidy(settings) -> None:
     db.close()
 
 
+def warm_up(settings) -> None:
+    """Have everything imported before the first fork."""
+    files = read_version(settings.versions_dir / "v0")
+    with tempfile.TemporaryDirectory() as folder:
+        shape = AdapterShape(1, 1.0, ())
+        write_version(Path(folder), "v0", files.components, shape, {"parent": None})
+
+
 def main(data_dir: str) -> None:
     settings = load_settings(Path(data_dir), environment={})
+    warm_up(settings)
     step, killed = 0, True
     while killed:
         step += 1

@@ -69,11 +69,11 @@ class RealServer:
 
     def get(self, path: str):
         """JSON of a path; an answer that is no success fails."""
-        return _json(self.http.get(path))
+        return self._json(self.http.get(path))
 
     def post(self, path: str, body: dict | None = None):
         """JSON of what a POST answers; an answer that is no success fails."""
-        return _json(self.http.post(path, json={} if body is None else body))
+        return self._json(self.http.post(path, json={} if body is None else body))
 
     def ask(self, text: str, conversation: int | None = None, **more) -> dict:
         """A finished turn; in a conversation of its own unless one is named."""
@@ -117,7 +117,7 @@ class RealServer:
             self._process.kill()
             return self._process.wait()
 
-
-def _json(answer: httpx.Response):
-    assert answer.is_success, f"{answer.request.url}: {answer.status_code} {answer.text}"
-    return answer.json()
+    def _json(self, answer: httpx.Response):
+        refusal = f"{answer.request.url}: {answer.status_code} {answer.text}\n{self.log}"
+        assert answer.is_success, refusal
+        return answer.json()
