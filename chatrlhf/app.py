@@ -178,9 +178,9 @@ class App:
             "trainer": trainer_status(self.settings, self.db),
         }
 
-    def next_refit_in(self) -> int:
-        """How many more rankings start the next round."""
-        return trigger.rankings_until_round(self.settings, self.db)
+    def next_refit_in(self) -> int | None:
+        """How many more rankings start the next round; None where only a request does."""
+        return trigger.next_refit_in(self.settings, self.db)
 
     def feedback_given(self) -> None:
         """Tell the trainer that there may be enough to start a round."""

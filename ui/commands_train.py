@@ -167,6 +167,8 @@ def _status_text(supervisor: Supervisor) -> str:
         return f"round {status['run_id']}: {status['stage']} {status['step']}/{status['steps']}"
     if status["state"] in ("queued", "paused"):
         return f"{status['state']}: {status['message']}"
+    if status["next_refit_in"] is None:
+        return "waiting for a round to be asked for (Ctrl-C ends)"
     return f"{status['next_refit_in']} more rankings to the next round (Ctrl-C ends)"
 
 

@@ -49,7 +49,7 @@ def trainer_status(settings: Settings, db: Database) -> dict[str, Any]:
     busy = current is not None
     return {
         "state": state,
-        "next_refit_in": trigger.rankings_until_round(settings, db),
+        "next_refit_in": trigger.next_refit_in(settings, db),
         "stage": shown.stage if shown and busy else None,
         "step": shown.step if shown and busy else 0,
         "steps": shown.steps if shown and busy else 0,

@@ -30,6 +30,11 @@ def rankings_until_round(settings: Settings, db: Database) -> int:
     return max(0, settings.round.refit_every - new_rankings(db))
 
 
+def next_refit_in(settings: Settings, db: Database) -> int | None:
+    """As ``rankings_until_round``, but None where rounds start on request only."""
+    return rankings_until_round(settings, db) if settings.round.automatic else None
+
+
 def enqueue_round(settings: Settings, db: Database, stages: Sequence[Stage], by: str) -> Run:
     """Put a round into the queue.
 

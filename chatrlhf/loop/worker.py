@@ -46,6 +46,8 @@ def run_one(settings: Settings, *, run_id: int | None = None) -> int:
     4: another worker took the round over, or a person cancelled it.
     """
     db = open_database(settings.database_path)
+    # Probabilities too small for a normal float would cost fifty times as much each.
+    torch.set_flush_denormal(True)
     try:
         queued = runs.current_run(db)
         if queued is None or queued.state != "queued" or run_id not in (None, queued.id):
@@ -53,6 +55,7 @@ def run_one(settings: Settings, *, run_id: int | None = None) -> int:
         run = runs.claim_run(db, f"worker-{uuid.uuid4().hex[:12]}", os.getpid(), boot_id())
         return NOTHING_TO_DO if run is None else _execute(db, settings, run)
     finally:
+        torch.set_flush_denormal(False)
         db.close()
 
 
@@ -85,8 +88,6 @@ def _train_and_publish(
         return f"{published[-1].name} is live.", published[-1].name
     if settings.round.trainer_threads:
         torch.set_num_threads(settings.round.trainer_threads)
-    # Probabilities too small for a normal float would cost fifty times as much each.
-    torch.set_flush_denormal(True)
     progress.stage("loading", 100)
     folder = ensure_local(
         find_source(settings.model.name),

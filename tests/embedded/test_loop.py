@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.embedded, pytest.mark.slow]
 RANKINGS = 9
 SMALL_ROUND = {
     "CHATRLHF_CHAT_MAX_NEW_TOKENS": "32",
-    "CHATRLHF_ROUND_AUTOMATIC": "false",
+    "CHATRLHF_ROUND_REFIT_EVERY": "100",
     "CHATRLHF_ROUND_GATE_PROMPTS": "4",
     "CHATRLHF_ROUND_HEARTBEAT_TIMEOUT_SECONDS": "600",
     "CHATRLHF_REWARD_EPOCHS": "1",
@@ -40,7 +40,7 @@ def test_rankings_become_a_round_that_says_what_it_did_while_the_chat_goes_on(se
     ranked = 0
     while ranked < RANKINGS:
         ranked += rank_shorter_first(server, server.ask(next(prompts)))
-    assert server.health()["trainer"]["next_refit_in"] == 20 - RANKINGS
+    assert server.health()["trainer"]["next_refit_in"] == 100 - RANKINGS
 
     run = server.post("/api/rounds")
     server.wait_for(lambda: server.health()["trainer"]["stage"] in ("reward", "ppo", "gates"), 300)
