@@ -5,4 +5,3 @@ import os
 # Before torch is loaded: with spinning threads, two processes on two cores slow each other
 # thirtyfold (docs/decisions.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
