@@ -33,6 +33,7 @@ class RoundData:
     ranked_prompts: int
     last_ranking_id: int
     dataset_hash: str
+    questions: dict[Tokens, str]  # the last message of each prompt, to be shown
 
 
 def load_round_data(
@@ -50,17 +51,20 @@ def load_round_data(
     chat = [turn.messages for turn in turns]
     pool = [_pool_messages(p.system_prompt, p.text) for p in prompts.list_prompts(db, "train")]
     gate = [_pool_messages(p.system_prompt, p.text) for p in prompts.list_prompts(db, "held_out")]
+    questions = _encode(chat_format, [*chat, *pool], longest_prompt)
+    unseen = _encode(chat_format, gate, longest_prompt)
     return RoundData(
         rankings=tuple(examples),
         demonstrations=tuple(
             _demonstration(chat_format, [*one.messages, Message("assistant", one.text)])
             for one in written
         ),
-        prompts=_encode(chat_format, [*chat, *pool], longest_prompt),
-        gate_prompts=_encode(chat_format, gate, longest_prompt)[: settings.round.gate_prompts],
+        prompts=tuple(questions),
+        gate_prompts=tuple(unseen)[: settings.round.gate_prompts],
         ranked_prompts=len({prompt_key(turn.messages) for turn in turns}),
         last_ranking_id=up_to_ranking_id,
         dataset_hash=_dataset_hash(turns, [one.text for one in written]),
+        questions=questions,
     )
 
 
@@ -107,10 +111,14 @@ def _pool_messages(system_prompt: str, text: str) -> tuple[Message, ...]:
 
 def _encode(
     chat_format: ChatFormat, conversations: Iterable[Sequence[Message]], longest: int
-) -> tuple[Tokens, ...]:
-    """Prompts as tokens, once each; too long ones are left out."""
-    encoded = (tuple(chat_format.encode_prompt(messages)) for messages in conversations)
-    return tuple(dict.fromkeys(tokens for tokens in encoded if len(tokens) <= longest))
+) -> dict[Tokens, str]:
+    """Prompts as tokens, once each, with their last message; too long ones are left out."""
+    found: dict[Tokens, str] = {}
+    for messages in conversations:
+        tokens = tuple(chat_format.encode_prompt(messages))
+        if len(tokens) <= longest:
+            found.setdefault(tokens, messages[-1].content)
+    return found
 
 
 def _dataset_hash(turns: Sequence[RankedTurn], written: Sequence[str]) -> str:

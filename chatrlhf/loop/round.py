@@ -355,7 +355,9 @@ class Round:
     def _show(self, step: int, rollout: Rollout, scores: Tensor) -> None:
         decode = self.base.chat_format.decode
         rows = [
-            (decode(rollout.prompts[row]), decode(rollout.responses[row]), float(scores[row]))
-            for row in range(min(SAMPLES_SHOWN, len(rollout)))
+            (self.data.questions[prompt], decode(response), float(score))
+            for prompt, response, score in zip(
+                rollout.prompts[:SAMPLES_SHOWN], rollout.responses, scores, strict=False
+            )
         ]
         self.progress.samples(step, rows)

@@ -66,6 +66,8 @@ export class Chart {
   constructor(name) {
     const [title, hint] = describe(name);
     this.title = title;
+    this.hintText = hint;
+    this.hint = el("span", {});
     this.points = []; // {step, value}
     this.latest = el("span", { class: "chart-value" });
     this.line = svg("polyline", { class: "chart-line" });
@@ -97,7 +99,7 @@ export class Chart {
         this.top,
         this.bottom,
       ),
-      el("div", { class: "chart-foot" }, el("span", {}, hint), this.steps),
+      el("div", { class: "chart-foot" }, this.hint, this.steps),
     );
   }
 
@@ -111,7 +113,9 @@ export class Chart {
     const finite = this.points.filter((point) => Number.isFinite(point.value));
     const last = this.points.at(-1);
     // One number is no curve.
-    this.element.classList.toggle("is-single", this.points.length === 1);
+    const isSingle = this.points.length === 1;
+    this.element.classList.toggle("is-single", isSingle);
+    this.hint.textContent = isSingle && this.hintText.startsWith("should") ? "" : this.hintText;
     this.latest.textContent = short(last.value);
     this.steps.textContent = this.points.length === 1 ? "" : `steps ${this.points[0].step} to ${last.step}`;
     if (!finite.length) return;

@@ -16,12 +16,14 @@ export class RoundView {
     this.timeline = el("ol", { class: "timeline", "data-testid": "timeline" });
     this.curves = el("div", { class: "curves", "data-testid": "curves" });
     this.samples = el("div", { class: "samples", "data-testid": "samples" });
+    this.samplesTitle = el("summary", {}, el("h3", {}, "Replies it tried"));
+    this.samplesFold = el("details", { open: true }, this.samplesTitle, this.samples);
     this.element = el(
       "div",
       {},
       el("section", {}, el("h3", {}, "What happened"), this.timeline),
       el("section", {}, el("h3", {}, "Curves"), this.curves),
-      el("section", {}, el("h3", {}, "Replies it tried"), this.samples),
+      el("section", {}, this.samplesFold),
     );
   }
 
@@ -37,6 +39,11 @@ export class RoundView {
     this.#drawSamples(listOf(samples, "samples"), round);
   }
 
+  /** Whether the round measured anything in a stage. */
+  hasStage(stage) {
+    return [...this.charts.keys()].some((name) => name.startsWith(`${stage}/`));
+  }
+
   // --- timeline -------------------------------------------------------------------------------
 
   #drawTimeline(events, round) {
@@ -45,7 +52,7 @@ export class RoundView {
         "li",
         { "data-kind": event.kind, "data-testid": "event" },
         el("span", { class: "event-mark" }, MARKS[event.kind] ?? ""),
-        textOf("span", "event-text", event.text),
+        textOf("span", "event-text", withArrows(event.text)),
         el("time", { datetime: event.created_at }, clock(event.created_at)),
       ),
     );
@@ -127,6 +134,8 @@ export class RoundView {
     const newest = samples.slice(-SAMPLES_SHOWN).reverse();
     const key = JSON.stringify([newest.length, newest[0], round.state]);
     if (key === this.drawnSamples) return;
+    // They are worth watching as they come; afterwards they would hide what is below.
+    if (this.drawnSamples === undefined || isOver(round)) this.samplesFold.open = !isOver(round);
     this.drawnSamples = key;
     if (!newest.length) {
       this.samples.replaceChildren(
@@ -174,6 +183,11 @@ function textOf(tag, name, text) {
   const node = el(tag, { class: name, dir: "auto" });
   showText(node, text ?? "");
   return node;
+}
+
+/** "0.1 -> 0.2" with a real arrow, which no line break can tear apart. */
+export function withArrows(text) {
+  return text.replaceAll(" -> ", " \u2192 ");
 }
 
 function clock(iso) {

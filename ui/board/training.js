@@ -114,13 +114,19 @@ export class Training {
   #drawSteps(trainer) {
     const round = this.rounds[0];
     const { at, isFailed } = progressOf(trainer, round, this.versions);
-    const isImitating = !round || !round.stages || round.stages.includes("sft");
+    const isImitating = !round || this.#imitated(round);
     for (const [index, item] of [...this.steps.children].entries()) {
       item.classList.toggle("is-done", index < at);
       item.classList.toggle("is-now", index === at && trainer.state === "running");
       item.classList.toggle("is-failed", index === at && isFailed);
       if (item.dataset.step === "sft") item.hidden = !isImitating;
     }
+  }
+
+  /** A round asks for imitation as a rule, but leaves it out without new demonstrations. */
+  #imitated(round) {
+    if (this.view?.id === round.id && isOver(round)) return this.view.hasStage("sft");
+    return round.stages.includes("sft");
   }
 
   // --- fetching -------------------------------------------------------------------------------
@@ -136,9 +142,9 @@ export class Training {
       this.rounds = listOf(rounds, "rounds").sort((a, b) => b.id - a.id);
       this.versions = listOf(versions, "versions").sort(byNewest);
       this.#drawVersions();
-      this.#drawSteps(health().value?.trainer ?? {});
       this.#labelRollback(health());
       await this.#drawRound();
+      this.#drawSteps(health().value?.trainer ?? {});
     } catch (error) {
       if (!error.isConnectionLost) this.#showError(messageOf(error));
     } finally {

@@ -4,6 +4,7 @@ import { call, messageOf } from "./api.js";
 import { short } from "./charts.js";
 import { button, count, el, toast } from "./dom.js";
 import { pollHealth } from "./health.js";
+import { withArrows } from "./round_view.js";
 
 const STATES = {
   candidate: "being checked",
@@ -62,7 +63,7 @@ async function promote(name, before, hooks) {
 function notes({ note, metrics, erased_rankings: erased }) {
   const accuracy = metrics?.reward?.held_out_accuracy;
   const sentences = [
-    note,
+    note && withArrows(note),
     metrics?.rankings && `Trained on ${count(metrics.rankings, "ranking")}.`,
     accuracy != null && `Held-out agreement ${short(accuracy)}.`,
     erased > 0 &&
