@@ -96,6 +96,7 @@ def test_a_round_shows_its_timeline_curves_samples_and_version(tab, tiny_server,
     made = publish_copy(tiny_server, rows, run)
     runs.finish_run(rows, run.id, run.fence, "succeeded", f"{made} is live.", made)
     expect(version(tab, made)).to_have_attribute("data-state", "live")
+    expect(version(tab, made)).to_contain_text("Trained on 20 rankings. Held-out agreement 0.75.")
     expect(version(tab, "v0")).to_contain_text("previous")
     expect(told(tab, run.id)).to_contain_text(f"made {made}")
     expect(tab.get_by_test_id("chip")).to_contain_text(f"{made} live")
@@ -171,7 +172,7 @@ def publish_copy(server, rows, run):
         name=name,
         parent="v0",
         manifest_sha256=original.manifest_sha256,
-        metrics={"rankings": 20, "reward": {"held_out_accuracy": 0.75}},
+        metrics={"rankings": 20, "reward": {"accuracy": 0.75}},
         note="A copy of v0.",
         promote=True,
     )

@@ -28,6 +28,7 @@ STYLESHEETS = (
     "chat.css",
     "board.css",
     "training.css",
+    "tables.css",
     "charts.css",
 )
 ENTRY_MODULE = "page.js"

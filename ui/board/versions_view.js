@@ -61,7 +61,7 @@ async function promote(name, before, hooks) {
 }
 
 function notes({ note, metrics, erased_rankings: erased }) {
-  const accuracy = metrics?.reward?.held_out_accuracy;
+  const accuracy = metrics?.reward?.accuracy;
   const sentences = [
     note && withArrows(note),
     metrics?.rankings && `Trained on ${count(metrics.rankings, "ranking")}.`,
