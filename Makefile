@@ -12,7 +12,7 @@ BENCH_ARGS ?=
 # Threads that wait must not keep a core from the process they wait for (docs/decisions.md).
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help install serve test test-fast check fix chromium starter bench bench-loop bench-slowdown clean
+.PHONY: help install serve test test-fast check fix chromium starter bench bench-loop bench-slowdown bench-gpu clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -58,6 +58,9 @@ bench-loop: $(READY) ## the whole loop with simulated raters against a server of
 
 bench-slowdown: $(READY) ## the chat's speed while a round trains, beside the idle chat
 	$(BIN)/python benchmarks/slowdown.py $(BENCH_ARGS)
+
+bench-gpu: $(READY) ## PPO iterations and generation at the shapes of larger models
+	$(BIN)/python benchmarks/gpu.py $(BENCH_ARGS)
 
 clean:           ## remove the virtual environment and caches (your data folder stays)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info
