@@ -56,7 +56,7 @@ bench: bench-loop bench-ppo ## all benchmarks
 bench-loop: $(READY) ## the whole loop with simulated raters against a server of its own
 	$(BIN)/python benchmarks/loop.py $(BENCH_ARGS)
 
-bench-ppo: $(READY) ## PPO beside TRL's: seconds by phase, peak memory (a quarter of an hour)
+bench-ppo: $(READY) ## PPO beside TRL's: seconds by phase, peak memory
 	$(BIN)/python benchmarks/ppo_vs_trl.py $(BENCH_ARGS)
 
 clean:           ## remove the virtual environment and caches (your data folder stays)

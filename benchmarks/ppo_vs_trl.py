@@ -16,8 +16,9 @@ trains the value model in full; here reward model and critic are adapters with h
 base. TRL takes log-probabilities from logits of all positions, we project the response positions in
 blocks of the vocabulary.
 
-``speed_ratio`` is TRL's median seconds per iteration over ours, ``memory_ratio`` our median peak of
-resident memory, loading included, over TRL's. The spread is that of the repeats.
+``speed_ratio`` is TRL's median seconds per iteration over ours, ``memory_ratio`` our peak of
+resident memory, loading included, over TRL's; both are medians over the repeats, with least and
+most. ``processor seconds`` add up all cores: on a machine that does other things they tell more.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def run_side(side: str, workload: Workload, options: dict[str, Any]) -> dict[str
 def summary(runs: list[dict[str, Any]], workload: Workload) -> dict[str, Any]:
     """Medians over all iterations of all repeats, with least and most."""
     found: dict[str, Any] = {}
-    for name in (*PHASES, "total"):
+    for name in (*PHASES, "total", "processor"):
         values = [iteration[name] for run in runs for iteration in run["iterations"]]
         found[f"{name}_seconds"] = spread(values)
     totals = [iteration["total"] for run in runs for iteration in run["iterations"]]

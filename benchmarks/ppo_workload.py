@@ -44,7 +44,10 @@ class Workload:
 
 @dataclass
 class Measurement:
-    """What a process measured; each iteration maps a phase, and ``total``, to seconds."""
+    """What a process measured.
+
+    Each iteration maps a phase, ``total`` and ``processor`` (seconds of all cores) to seconds.
+    """
 
     load_seconds: float = 0.0
     warmup: list[dict[str, float]] = field(default_factory=list)
@@ -75,7 +78,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._started = time.perf_counter()
+        self._started = self._processor = 0.0
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -89,13 +92,17 @@ class Stopwatch:
     def start(self) -> None:
         """An iteration begins."""
         self.seconds = {}
-        self._started = time.perf_counter()
+        self._started, self._processor = time.perf_counter(), time.process_time()
 
     def stop(self) -> dict[str, float]:
-        """It has ended: its phases, and ``total``."""
+        """It has ended: its phases, ``total`` and ``processor``."""
         if missing := set(PHASES) - self.seconds.keys():
             raise SystemExit(f"the phases {sorted(missing)} were not seen; the wrappers are stale")
-        return {**self.seconds, "total": time.perf_counter() - self._started}
+        return {
+            **self.seconds,
+            "total": time.perf_counter() - self._started,
+            "processor": time.process_time() - self._processor,
+        }
 
 
 def process_memory() -> dict[str, int]:
@@ -106,8 +113,8 @@ def process_memory() -> dict[str, int]:
     status = Path("/proc/self/status")
     if status.exists():
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return {name: int(lines[key].split()[0]) * 1024 for name, key in
-                (("now", "VmRSS"), ("peak", "VmHWM"))}  # fmt: skip
+        sizes = {"now": lines["VmRSS"], "peak": lines["VmHWM"]}
+        return {name: int(size.split()[0]) * 1024 for name, size in sizes.items()}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak *= 1 if sys.platform == "darwin" else 1024
     return {"now": peak, "peak": peak}
