@@ -62,7 +62,8 @@ def clipped_value_loss(
     The clip keeps the critic within ``clip_range`` of what it said when the batch was collected
     (OpenAI baselines, ppo2, commit ea25b9e, ``model.py`` line 68).
     """
-    clipped_values = old_values + (values - old_values).clamp(-clip_range, clip_range)
+    # Not old + (values - old).clamp(): rounded, that counts as clipped where nothing was.
+    clipped_values = values.clamp(old_values - clip_range, old_values + clip_range)
     unclipped = (values - returns).square()
     clipped = (clipped_values - returns).square()
     loss = 0.5 * masked_mean(torch.maximum(unclipped, clipped), is_response_token)

@@ -155,3 +155,11 @@ def test_explained_variance_by_hand():
 def test_explained_variance_of_a_single_token_is_zero():
     mask = torch.tensor([[True, False]])
     assert explained_variance(row(1.0, 2.0), row(5.0, 2.0), mask).item() == 0.0
+
+
+def test_rounding_does_not_count_as_clipped():
+    generator = torch.Generator().manual_seed(0)
+    values, step, returns = torch.randn(3, 1, 20000, generator=generator)
+    values, old = 0.01 * values, 0.01 * values + 0.1 * step.clamp(-1, 1)  # always within the clip
+    mask = torch.ones(values.shape, dtype=torch.bool)
+    assert clipped_value_loss(values, old, 0.1 * returns, mask, 0.2).clip_fraction == 0.0
