@@ -82,6 +82,12 @@ class Experience:
         """Estimated KL(policy, reference) of each reply, summed over its tokens, (B,)."""
         return masked_row_sum(self.old_logprobs - self.reference_logprobs, self.is_response_token)
 
+    def sampling_mismatch(self) -> float:
+        """Mean |difference| between the log-probability of drawing a token and the old one."""
+        drawn = [logprob for row in self.rollout.logprobs for logprob in row]
+        old = self.old_logprobs[self.is_response_token]
+        return float((old.new_tensor(drawn) - old).abs().mean())
+
 
 class Measured(NamedTuple):
     """Old log-probabilities, reference log-probabilities and old values, (B, T) on the CPU."""

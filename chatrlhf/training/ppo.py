@@ -40,6 +40,7 @@ from chatrlhf.training.ppo_checks import (
     check_equal_policies,
     check_finite,
     check_first_ratio,
+    check_sampling,
     diverged,
 )
 from chatrlhf.training.ppo_objective import ppo_objective
@@ -156,6 +157,7 @@ class PpoTrainer:
         experience = make_experience(rollout, scores, measured, self.settings, self.kl_coefficient)
         if self.step == 0 and self._actors.is_reference():
             check_equal_policies(experience)
+        check_sampling(experience, self.policy.base.quantization)
         return plan, experience, kept
 
     def _update(

@@ -10,9 +10,12 @@ import torch
 from chatrlhf.errors import RoundError
 from chatrlhf.training.experience import Experience
 
-# Mean |ratio - 1| of a first minibatch; above it is no rounding (docs/decisions.md).
+# What rounding explains (docs/decisions.md): mean |ratio - 1| of a first minibatch, and mean
+# difference of log-probabilities between decoding with a cache and a forward pass, in nats.
 _RATIO_TOLERANCE = {torch.float32: 1e-5}
 _ROUNDED_RATIO_TOLERANCE = 1e-3
+_SAMPLING_TOLERANCE = {"fp32": 1e-3}
+_ROUNDED_SAMPLING_TOLERANCE = 0.2
 
 
 def diverged(iteration: int, what: str) -> RoundError:
@@ -46,6 +49,23 @@ def check_equal_policies(experience: Experience) -> None:
             "The policy equals its reference, yet their log-probabilities differ by up to "
             f"{largest:.2g} nats, so the KL penalty would be wrong. Report this with the model and "
             "the ppo settings; nothing was published."
+        )
+
+
+def check_sampling(experience: Experience, quantization: str) -> None:
+    """The replies were drawn from the distribution that the update starts from.
+
+    Raises:
+        RoundError: they were not: adapter, temperature or prompt differ.
+    """
+    mismatch = experience.sampling_mismatch()
+    tolerance = _SAMPLING_TOLERANCE.get(quantization, _ROUNDED_SAMPLING_TOLERANCE)
+    if mismatch > tolerance:
+        raise RoundError(
+            f"The replies were drawn with log-probabilities that differ by {mismatch:.2g} nats a "
+            f"token from those of the update, and more than {tolerance:g} is no rounding in "
+            f"{quantization}. Report this with the model and the ppo settings; nothing was "
+            "published."
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from chatrlhf.maths.masked import masked_mean, masked_row_sum
+from chatrlhf.maths.masked import masked_row_sum
 from chatrlhf.maths.ppo_loss import explained_variance
 from chatrlhf.training.experience import Experience
 
@@ -107,8 +107,6 @@ def summarise(
     rollout = experience.rollout
     made = len(log.updates)
     explained = explained_variance(experience.old_values, experience.returns, mask)
-    drawn = experience.old_logprobs.new_zeros(mask.shape)
-    drawn[mask] = drawn.new_tensor([one for row in rollout.logprobs for one in row])
     means = {name: sum(update[name] for update in log.updates) / made for name in _OF_UPDATES}
     return PpoStats(
         score=float(experience.scores.mean()),
@@ -118,7 +116,7 @@ def summarise(
         largest_approx_kl=log.largest_approx_kl,
         explained_variance=float(explained),
         first_ratio_error=log.updates[0]["ratio_error"],
-        sampling_mismatch=float(masked_mean((drawn - experience.old_logprobs).abs(), mask)),
+        sampling_mismatch=experience.sampling_mismatch(),
         reply_tokens=float(mask.sum(-1).float().mean()),
         finished=sum(rollout.finished) / len(rollout),
         updates=made,

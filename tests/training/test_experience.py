@@ -76,6 +76,8 @@ def test_rewards_advantages_and_returns_by_hand():
     assert whitened == pytest.approx([(one - mean) / deviation for one in raw], abs=1e-5)
     assert found.sequence_kl().tolist() == pytest.approx([1.0, 0.5, 1.5])
     assert torch.equal(found.scores, scores)
+    # All old log-probabilities are -1; the six tokens were drawn with -1, -2, -0.5, -1, -1, -1.
+    assert found.sampling_mismatch() == pytest.approx(1.5 / 6)
 
 
 @pytest.mark.parametrize("estimator", ["k2", "k3"])

@@ -59,9 +59,9 @@ def test_running_out_of_memory_halves_the_rows_and_changes_no_result(
 
 
 def test_gradients_of_a_failed_attempt_are_not_counted(make_lab, prompts, monkeypatch):
-    plain = make_trainer(make_lab(), micro_batch=2, epochs=1)
+    plain = make_trainer(make_lab(), micro_batch=2, epochs=1, minibatches=1)
     plain.iteration(prompts)
-    trainer = make_trainer(make_lab(), micro_batch=4, epochs=1)
+    trainer = make_trainer(make_lab(), micro_batch=4, epochs=1, minibatches=1)
     backward, calls = torch.autograd.backward, []
 
     def failing(tensors, *arguments, **options):
@@ -72,7 +72,7 @@ def test_gradients_of_a_failed_attempt_are_not_counted(make_lab, prompts, monkey
 
     monkeypatch.setattr(torch.autograd, "backward", failing)
     trainer.iteration(prompts)
-    assert len(calls) == 5  # one that failed, and two minibatches of 2 + 2
+    assert len(calls) == 5  # one that failed, and four micro-batches of 2
     for one, other in zip(gradients(trainer), gradients(plain), strict=True):
         assert torch.allclose(one, other, rtol=1e-3, atol=1e-6)
 

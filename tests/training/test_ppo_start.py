@@ -7,6 +7,7 @@ import torch
 from ppo_lab import equal, make_trainer, weights
 
 from chatrlhf.errors import RoundError
+from chatrlhf.training import ppo
 from chatrlhf.training.actor_critic import ActorCritic
 
 
@@ -60,6 +61,23 @@ def test_a_reference_that_differs_from_an_equal_policy_is_refused(lab, prompts, 
     with torch.no_grad():
         trainer.policy.parameters()[0].add_(0.1)
     trainer.iteration(prompts)
+
+
+@pytest.mark.parametrize(("quantization", "temperature"), [("fp32", 0.98), ("bf16", 0.4)])
+def test_replies_of_another_temperature_are_refused(
+    make_lab, prompts, monkeypatch, quantization, temperature
+):
+    sample = ppo.collect_rollout
+    monkeypatch.setattr(
+        ppo,
+        "collect_rollout",
+        lambda *own, **named: sample(*own, **{**named, "temperature": temperature}),
+    )
+    trainer = make_trainer(make_lab(quantization=quantization))
+    before = weights(trainer)
+    with pytest.raises(RoundError, match="replies were drawn with log-probabilities that differ"):
+        trainer.iteration(prompts)
+    assert equal(weights(trainer), before)
 
 
 def shapes_seen(monkeypatch):
