@@ -77,33 +77,34 @@ class TinyLoop:
             message = SimpleNamespace(role="user", content=f"letters {number}")
             demonstrations.save_demonstration(self.db, self.person.id, text, messages=[message])
 
-    def answers(self, texts, seed, version=None):
-        """One reply of a version to each prompt, as (text, token ids, finished)."""
+    def rollout(self, texts, seed, version=None):
+        """One reply of a version to each prompt, as tokens."""
         name = version or versions.get_alias(self.db, "live")
         files = read_version(verify_version(self.db, self.settings, name))
         self.bank.load_state("test", files.policy.lora)
-        format_ = self.base.chat_format
-        encoded = [
-            format_.encode_prompt([SimpleNamespace(role="user", content=text)]) for text in texts
-        ]
-        rollout = collect_rollout(
+        encode = self.base.chat_format.encode_prompt
+        return collect_rollout(
             Policy(self.base, self.bank, "test"),
-            encoded,
+            [encode([SimpleNamespace(role="user", content=text)]) for text in texts],
             seed=seed,
             max_new_tokens=TOKENS,
             temperature=1.0,
         )
-        bodies = [
-            response[:-1] if finished else response
-            for response, finished in zip(rollout.responses, rollout.finished, strict=True)
-        ]
-        return [
-            (format_.decode(body), body, finished)
-            for body, finished in zip(bodies, rollout.finished, strict=True)
-        ]
 
-    def rank(self, count, score=true_score):
-        """Ask, answer and rank ``count`` turns by ``score``."""
+    def bodies(self, rollout):
+        """Replies without their end tokens."""
+        pairs = zip(rollout.responses, rollout.finished, strict=True)
+        return [response[:-1] if finished else response for response, finished in pairs]
+
+    def answers(self, texts, seed, version=None):
+        """One reply of a version to each prompt, as (text, token ids, finished)."""
+        rollout = self.rollout(texts, seed, version)
+        decode = self.base.chat_format.decode
+        pairs = zip(self.bodies(rollout), rollout.finished, strict=True)
+        return [(decode(body), body, finished) for body, finished in pairs]
+
+    def rank(self, count, score=true_score, reversed_share=0.0):
+        """Ask, answer and rank ``count`` turns by ``score``, some of them the wrong way round."""
         texts = [f"letters {n}" for n in self.random.choices(range(200), k=count)]
         answers = self.answers([t for t in texts for _ in range(REPLIES)], seed=len(texts))
         version = versions.get_alias(self.db, "live")
@@ -125,7 +126,8 @@ class TinyLoop:
                     state="complete",
                 )
                 scores[reply.id] = score(answer)
-            best_first = sorted(set(scores.values()), reverse=True)
+            is_reversed = self.random.random() < reversed_share if reversed_share else False
+            best_first = sorted(set(scores.values()), reverse=not is_reversed)
             ranks = {reply: best_first.index(value) + 1 for reply, value in scores.items()}
             rankings.save_ranking(self.db, turn.id, self.person.id, ranks)
 
@@ -141,10 +143,10 @@ class TinyLoop:
         run_one(self.settings, run_id=run.id)
         return runs.get_run(self.db, run.id)
 
-    def score_of(self, version, seed=5, count=128):
+    def score_of(self, version, seed=5, count=128, score=true_score):
         """True scores of a version's replies to prompts that were never ranked."""
         texts = [f"letters {n}" for n in range(300, 300 + count)]
-        return torch.tensor([true_score(text) for text, _, _ in self.answers(texts, seed, version)])
+        return torch.tensor([score(text) for text, _, _ in self.answers(texts, seed, version)])
 
     def events(self, run_id):
         """Kinds and sentences of a round's timeline."""
