@@ -50,13 +50,13 @@ class TimedTrainer(ppo.PpoTrainer):
 
     phases: Phases
 
-    def _collect(self, rollout: Any) -> Any:
+    def _collect(self, *args: Any) -> Any:
         with self.phases("scoring"):
-            return super()._collect(rollout)
+            return super()._collect(*args)
 
-    def _update(self, experience: Any) -> Any:
+    def _update(self, *args: Any) -> Any:
         with self.phases("update"):
-            return super()._update(experience)
+            return super()._update(*args)
 
 
 def build(workload: Workload, phases: Phases) -> tuple[TimedTrainer, list[list[int]]]:
@@ -73,11 +73,17 @@ def build(workload: Workload, phases: Phases) -> tuple[TimedTrainer, list[list[i
         minibatches=1,
         epochs=workload.epochs,
         max_new_tokens=workload.response_tokens,
+        stop_kl=0.0,  # TRL makes all updates
     )
+
+    def score(rollout: Any) -> Any:
+        with phases("scoring"):
+            return score_sequences(reward_model, rollout.sequences, workload.micro_batch)
+
     trainer = TimedTrainer(
         Policy(base, bank, "policy", "start"),
         ValueModel(base, bank, "value", random_head(base.hidden_size, workload.seed)),
-        lambda rollout: score_sequences(reward_model, rollout.sequences, workload.micro_batch),
+        score,
         settings,
         seed=workload.seed,
         micro_batch=workload.micro_batch,

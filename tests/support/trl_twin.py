@@ -88,6 +88,7 @@ class Pair:
         return Rollout(
             prompts=tuple(tuple(row[row != pad].tolist()) for row in queries),
             responses=tuple(tuple(row.tolist()) for row in responses),
+            logprobs=tuple(tuple(row.tolist()) for row in self.run.locals["logprobs"]),
             finished=(True,) * len(queries),
         )
 
