@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,11 +67,49 @@ class LoraLinear(nn.Module):
             a, b = active.rows.a[self.index], active.rows.b[self.index]
             update = torch.bmm(torch.bmm(x, a.mT.to(x.dtype)), b.mT.to(x.dtype))
         elif active.name is not None:
-            low = F.linear(x, self.a[active.name].to(x.dtype))
-            update = F.linear(low, self.b[active.name].to(x.dtype))
+            a, b = self.a[active.name], self.b[active.name]
+            if torch.is_grad_enabled():
+                apply: Callable[..., Tensor] = _LowRankUpdate.apply
+                return apply(y, x, a, b, self.scale)
+            update = F.linear(F.linear(x, a.to(x.dtype)), b.to(x.dtype))
         else:
             return y
         return y + (update if self.scale == 1.0 else update * self.scale)
+
+
+class _LowRankUpdate(torch.autograd.Function):
+    """``y + scale * B (A x)`` as one node of the graph.
+
+    Autograd would keep the update and its scaled form, and walk seven nodes a layer.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        low_a, low_b = a.to(x.dtype), b.to(x.dtype)
+        low = rows @ low_a.t()
+        ctx.save_for_backward(rows, low_a, low_b, low)
+        ctx.scale, ctx.dtype = scale, a.dtype
+        flat = y.view(-1, y.shape[-1])
+        return torch.addmm(flat, low, low_b.t(), alpha=scale).view(y.shape)
+
+    @staticmethod
+    def backward(
+        ctx: Any, grad: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, None]:
+        rows, low_a, low_b, low = ctx.saved_tensors
+        flat = grad.reshape(-1, grad.shape[-1])
+        grad_low = flat @ low_b
+        if ctx.scale != 1.0:
+            grad_low = grad_low * ctx.scale
+        grad_x = grad_a = grad_b = None
+        if ctx.needs_input_grad[1]:
+            grad_x = (grad_low @ low_a).view(*grad.shape[:-1], -1)
+        if ctx.needs_input_grad[2]:
+            grad_a = (grad_low.t() @ rows).to(ctx.dtype)
+        if ctx.needs_input_grad[3]:
+            grad_b = (flat.t() @ low).to(ctx.dtype) * ctx.scale
+        return grad, grad_x, grad_a, grad_b, None
 
 
 class LoraBank:
