@@ -45,11 +45,10 @@ def pooled_features(hidden: Tensor, is_response_token: Tensor) -> Tensor:
 
 
 class ScalarHead(nn.Module):
-    """A linear map of standardised features to one number, then shifted and scaled.
+    """A linear map of standardised features to one number.
 
-    ``score = (w ((x - feature_mean) * feature_scale) + b - mean) / std``. The feature statistics
-    are set from the replies of a fit; ``mean`` and ``std`` after it, so that scores of reference
-    replies have mean 0 and standard deviation 1. Weights start at zero: the fit is convex.
+    ``score = w ((x - feature_mean) * feature_scale) + b``. The feature statistics are set from the
+    replies of a fit and do not train. Weights start at zero.
     """
 
     def __init__(self, hidden_size: int) -> None:
@@ -60,42 +59,34 @@ class ScalarHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(()))
         self.feature_mean: Tensor
         self.feature_scale: Tensor
-        self.mean: Tensor
-        self.std: Tensor
         self.register_buffer("feature_mean", torch.zeros(size))
         self.register_buffer("feature_scale", torch.ones(size))
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("std", torch.ones(()))
 
     def forward(self, features: Tensor) -> Tensor:
         """Scores of pooled features, (..., D) -> (...) float32."""
-        raw = self.standardised(features) @ self.weight + self.bias
-        return (raw - self.mean) / self.std
-
-    def standardised(self, features: Tensor) -> Tensor:
-        """Features with mean 0 and deviation 1 over the replies of the fit, (..., D)."""
-        return (features.float() - self.feature_mean) * self.feature_scale
-
-    @torch.no_grad()
-    def fit_feature_statistics(self, features: Tensor) -> None:
-        """Set the feature statistics from replies, (N, D)."""
-        self.feature_mean.copy_(features.mean(0))
-        self.feature_scale.copy_(1.0 / (features.std(0) + 1e-6))
+        standardised = (features.float() - self.feature_mean) * self.feature_scale
+        return standardised @ self.weight + self.bias
 
     def state(self) -> dict[str, Tensor]:
         """Copies of all tensors on the CPU."""
         return {key: value.detach().cpu().clone() for key, value in self.state_dict().items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Copy tensors in.
+        """Copy tensors in; nothing is copied unless all of it fits.
 
         Raises:
-            VersionError: a tensor is missing, unknown or of another shape.
+            VersionError: a tensor is missing, unknown, of another shape, or not finite.
         """
-        try:
-            self.load_state_dict(dict(state))
-        except RuntimeError as error:
-            raise VersionError(f"The scalar head does not fit this base: {error}") from error
+        for key, tensor in state.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise VersionError(f"The scalar head's {key} holds values that are not finite.")
+        own = {key: tuple(tensor.shape) for key, tensor in self.state_dict().items()}
+        given = {key: tuple(tensor.shape) for key, tensor in state.items()}
+        if own != given:
+            raise VersionError(
+                f"The scalar head does not fit this base: it has {given}, and {own} are needed."
+            )
+        self.load_state_dict(dict(state))
 
 
 class RewardModel:
