@@ -102,16 +102,17 @@ class TinyLoop:
             for body, finished in zip(bodies, rollout.finished, strict=True)
         ]
 
-    def rank(self, count, score=true_score):
-        """Ask, answer and rank ``count`` turns by ``score``."""
-        texts = [f"letters {n}" for n in self.random.choices(range(200), k=count)]
+    def ask(self, count, prompts=200):
+        """Ask ``count`` times, of so many prompts; for each turn, its replies as {id: text}."""
+        texts = [f"letters {n}" for n in self.random.choices(range(prompts), k=count)]
         answers = self.answers([t for t in texts for _ in range(REPLIES)], seed=len(texts))
         version = versions.get_alias(self.db, "live")
+        found = {}
         for at, text in enumerate(texts):
             conversation = conversations.create_conversation(self.db, self.person.id)
             rows = [NewReply(p, version, 1, {}) for p in range(REPLIES)]
             turn = conversations.create_turn(self.db, conversation.id, text, None, rows)
-            scores = {}
+            found[turn.id] = {}
             for reply, (answer, tokens, finished) in zip(
                 turn.replies, answers[at * REPLIES :], strict=False
             ):
@@ -124,10 +125,20 @@ class TinyLoop:
                     finish_reason="stop" if finished else "length",
                     state="complete",
                 )
-                scores[reply.id] = score(answer)
-            best_first = sorted(set(scores.values()), reverse=True)
-            ranks = {reply: best_first.index(value) + 1 for reply, value in scores.items()}
-            rankings.save_ranking(self.db, turn.id, self.person.id, ranks)
+                found[turn.id][reply.id] = answer
+        return found
+
+    def rank(self, count, score=true_score, prompts=200):
+        """Ask, answer and rank ``count`` turns by ``score``."""
+        for turn_id, replies in self.ask(count, prompts).items():
+            self.say(turn_id, {reply: score(text) for reply, text in replies.items()})
+
+    def say(self, turn_id, scores, person=None, **extras):
+        """Rank a turn by scores of its replies, {id: score}."""
+        best_first = sorted(set(scores.values()), reverse=True)
+        ranks = {reply: best_first.index(value) + 1 for reply, value in scores.items()}
+        who = (person or self.person).id
+        rankings.save_ranking(self.db, turn_id, who, ranks, **extras)
 
     def enqueue(self, *stages):
         """Ask for a round."""
