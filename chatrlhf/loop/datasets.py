@@ -14,6 +14,7 @@ from importlib.resources import files
 
 from chatrlhf.loop.opinions import agreement, label_shares, orders
 from chatrlhf.models.chat_format import ChatFormat
+from chatrlhf.models.scored_reply import context_and_reply
 from chatrlhf.settings import Settings
 from chatrlhf.training.batches import TokenSequence
 from chatrlhf.training.reward_data import LabelExample, RankingExample
@@ -159,13 +160,10 @@ def _label_examples(
 
 
 def _sequence(reply: _Reply, chat_format: ChatFormat, longest: int) -> TokenSequence:
-    """The last ``longest`` tokens of context and reply; one that was cut has no end token."""
-    spoken = chat_format.encode_reply(reply.text)
-    if not reply.finished:
-        spoken = [token for token in spoken if token not in chat_format.end_token_ids]
-    spoken = spoken[-longest:] or [chat_format.end_token_id]
-    room = max(longest - len(spoken), 1)
-    return TokenSequence.of_reply(chat_format.encode_prompt(reply.messages)[-room:], spoken)
+    context, spoken = context_and_reply(
+        chat_format, reply.messages, reply.text, finished=reply.finished, longest=longest
+    )
+    return TokenSequence.of_reply(context, spoken)
 
 
 def _demonstration(chat_format: ChatFormat, messages: Sequence[Message]) -> TokenSequence:
