@@ -3,9 +3,10 @@
 Notation: B rows, L positions, H hidden size, N response tokens of a batch in row-major order,
 D = 3 H pooled features.
 
-Both read, under their own LoRA adapter, the final hidden states of the base, pooled causally:
+Both read, under their own LoRA adapter, the hidden states of the base, h the final ones and m those
+of its middle layer, pooled causally:
 
-    phi_t = [ h_t ;  mean of h over the response tokens up to t ;  their sum ]
+    phi_t = [ h_t ;  mean of m over the response tokens up to t ;  sum of h over them ]
 
 The reward model reads phi at the last real token of a reply; the critic reads it at each position
 that a response token is drawn from, so it starts as an exact copy of the reward model, adapter and
@@ -23,25 +24,31 @@ from torch import Tensor, nn
 from chatrlhf.errors import VersionError
 from chatrlhf.models.base_model import BaseModel
 from chatrlhf.models.lora import LoraBank
+from chatrlhf.models.middle_layer import middle_states
 from chatrlhf.models.policy import Policy
 
 POOLS = 3
+# How large standardised features of each pool are. A ridge binds small ones more: with few rankings
+# the last state misleads (docs/decisions.md).
+POOL_SIZES = (0.3, 1.0, 1.0)
 # Keeps the sum near the size of the other features for replies of ordinary length.
 _SUM_SCALE = 0.01
 
 
-def pooled_features(hidden: Tensor, is_response_token: Tensor) -> Tensor:
-    """Causal features of every position, (B, L, H) -> (B, L, D) float32.
+def pooled_features(hidden: Tensor, middle: Tensor, is_response_token: Tensor) -> Tensor:
+    """Causal features of every position, (B, L, D) float32.
 
     Args:
-        hidden: (B, L, H).
+        hidden: (B, L, H) final hidden states.
+        middle: (B, L, H) those of the middle layer.
         is_response_token: (B, L) bool.
     """
-    hidden = hidden.float()
     mask = is_response_token[..., None]
-    total = torch.where(mask, hidden, torch.zeros_like(hidden)).cumsum(1)
     count = mask.cumsum(1).clamp(min=1)
-    return torch.cat([hidden, total / count, total * _SUM_SCALE], dim=-1)
+    hidden, middle = hidden.float(), middle.float()
+    mean = torch.where(mask, middle, 0.0).cumsum(1) / count
+    total = torch.where(mask, hidden, 0.0).cumsum(1)
+    return torch.cat([hidden, mean, total * _SUM_SCALE], dim=-1)
 
 
 class ScalarHead(nn.Module):
@@ -108,9 +115,8 @@ class RewardModel:
             is_response_token: (B, L) bool.
             last_token: (B,) position of the last real token.
         """
-        hidden = Policy(self.base, self.bank, self.adapter).hidden_states(token_ids)
-        pooled = pooled_features(hidden, is_response_token)
-        rows = torch.arange(hidden.shape[0], device=hidden.device)
+        pooled = _pooled(self.base, self.bank, self.adapter, token_ids, is_response_token)
+        rows = torch.arange(len(token_ids), device=pooled.device)
         return pooled[rows, last_token]
 
     def scores(self, token_ids: Tensor, is_response_token: Tensor, last_token: Tensor) -> Tensor:
@@ -142,11 +148,23 @@ class ValueModel:
             is_response_token: (B, L) bool.
             predicts_response: (B, L) bool, True where the next token is a response token.
         """
-        hidden = Policy(self.base, self.bank, self.adapter).hidden_states(token_ids)
-        pooled = pooled_features(hidden, is_response_token)
+        pooled = _pooled(self.base, self.bank, self.adapter, token_ids, is_response_token)
         values: Tensor = self.head(pooled[predicts_response])
         return values
 
     def parameters(self) -> list[nn.Parameter]:
         """The trainable tensors, adapter first."""
         return [*self.bank.parameters_of(self.adapter), *self.head.parameters()]
+
+
+def _pooled(
+    base: BaseModel,
+    bank: LoraBank,
+    adapter: str | None,
+    token_ids: Tensor,
+    is_response_token: Tensor,
+) -> Tensor:
+    """Features of every position of right-padded tokens (B, L), under an adapter, (B, L, D)."""
+    with middle_states(base) as middle:
+        hidden = Policy(base, bank, adapter).hidden_states(token_ids)
+    return pooled_features(hidden, middle[-1], is_response_token)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from chatrlhf.errors import VersionError
-from chatrlhf.models.reward_model import POOLS, ScalarHead
+from chatrlhf.models.reward_model import POOL_SIZES, POOLS, ScalarHead
 
 RANKING, CLASSIFIER, LABEL = "ranking", "classifier", "label:"
 _LEAST_STD = 1e-4
@@ -29,9 +29,10 @@ _CONSTANT = 1e-6
 
 @dataclass(frozen=True)
 class FeatureScale:
-    """Mean and inverse deviation of each feature over the replies of a fit, (D,) both.
+    """What standardises features: their means over the replies of a fit, and factors, (D,) both.
 
-    A feature that does not vary there says nothing, and gets the scale 0.
+    Afterwards a feature has the deviation that ``POOL_SIZES`` gives its pool; one that does not
+    vary over those replies says nothing, and gets the factor 0.
     """
 
     mean: Tensor
@@ -41,7 +42,8 @@ class FeatureScale:
     def of(cls, features: Tensor) -> FeatureScale:
         """The scale that standardises these rows, (M, D)."""
         std = features.std(0)
-        return cls(features.mean(0), torch.where(std > _CONSTANT, 1.0 / std, 0.0))
+        sizes = torch.tensor(POOL_SIZES).repeat_interleave(features.shape[-1] // POOLS)
+        return cls(features.mean(0), torch.where(std > _CONSTANT, sizes / std, 0.0))
 
     def __call__(self, features: Tensor) -> Tensor:
         """Standardised features, (..., D)."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-RIDGES = (0.01, 0.1, 1.0)
+RIDGES = (0.01, 0.1, 1.0, 10.0)
 _STEPS = 100
 _HISTORY = 20
 

@@ -46,9 +46,14 @@ def moved_head(size, seed=1):
 
 def score_by_hand(base, head, prompt, response):
     """The score of one reply, from the definition; call it with the adapter active."""
-    hidden = base.body(torch.tensor([[*prompt, *response]])).last_hidden_state[0]
-    spoken = hidden[len(prompt) :]
-    features = torch.cat([hidden[-1], spoken.mean(0), 0.01 * spoken.sum(0)])
+    layers = base.decoder(
+        input_ids=torch.tensor([[*prompt, *response]]), output_hidden_states=True
+    ).hidden_states
+    # The embeddings, then the layers: of two layers the first is the middle one.
+    middle, hidden = layers[1][0], layers[-1][0]
+    features = torch.cat(
+        [hidden[-1], middle[len(prompt) :].mean(0), 0.01 * hidden[len(prompt) :].sum(0)]
+    )
     standardised = (features - head.feature_mean) * head.feature_scale
     return float(standardised @ head.weight) + 0.3
 
@@ -77,11 +82,13 @@ def test_a_new_head_says_zero():
 def test_features_by_hand():
     hidden = torch.tensor([[[1.0], [10.0], [20.0], [math.nan]], [[1.0], [2.0], [3.0], [5.0]]])
     is_response = torch.tensor([[False, True, True, False], [False, True, False, True]])
-    found = pooled_features(hidden, is_response)
-    # The state itself; the mean of the response states so far, zero before the first; their sum.
+    middle = torch.tensor([[[9.0], [1.0], [3.0], [math.nan]], [[9.0], [4.0], [9.0], [8.0]]])
+    found = pooled_features(hidden, middle, is_response)
+    # The state itself; the mean of the middle states of the response so far, zero before the
+    # first; the sum of the response's states.
     expected = [
-        [[1.0, 0.0, 0.0], [10.0, 10.0, 0.1], [20.0, 15.0, 0.3]],
-        [[1.0, 0.0, 0.0], [2.0, 2.0, 0.02], [3.0, 2.0, 0.02], [5.0, 3.5, 0.07]],
+        [[1.0, 0.0, 0.0], [10.0, 1.0, 0.1], [20.0, 2.0, 0.3]],
+        [[1.0, 0.0, 0.0], [2.0, 4.0, 0.02], [3.0, 4.0, 0.02], [5.0, 6.0, 0.07]],
     ]
     assert torch.allclose(found[0, :3], torch.tensor(expected[0]))
     assert torch.allclose(found[1], torch.tensor(expected[1]))

@@ -1,8 +1,8 @@
 """A data folder with a tiny model, rows and rounds: the whole loop without a server, in seconds.
 
-The rater of these tests likes the letter a: a reply's true score is the share of its letters
-that are a's. The model first learns, from demonstrations, to answer with two to four letters and
-stop; longer replies of a's would rightly fail the gate against repetition.
+The rater of these tests likes the letter a, and replies of three letters at most: longer ones of
+a's would rightly fail the gate against repetition. The model first learns, from demonstrations, to
+answer with two to four letters and stop.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ SETTINGS = {
 
 
 def true_score(text):
-    """Share of a's, of at least four letters."""
-    return text.count("a") / max(len(text), 4)
+    """Share of a's, of at least three letters; each letter beyond three costs a quarter."""
+    return text.count("a") / max(len(text), 3) - 0.25 * max(len(text) - 3, 0)
 
 
 class TinyLoop:
