@@ -88,7 +88,7 @@ class RewardStage:
             ModelError: the external classifier cannot be had.
             RoundError: training diverged.
         """
-        self.require_enough()
+        self._require_enough()
         self.bank.copy(START, REWARD)
         saved = self.checkpoints.load(REWARD)
         if saved is not None:
@@ -102,7 +102,7 @@ class RewardStage:
             )
         return result
 
-    def require_enough(self) -> None:
+    def _require_enough(self) -> None:
         """Raise RoundSkippedError where the ranking term is wanted without enough rankings."""
         needed = self.settings.reward.minimum_rankings
         count, prompts = len(self.data.rankings), self.data.ranked_prompts
@@ -131,7 +131,11 @@ class RewardStage:
         scale = FeatureScale.of(torch.cat(rows) if rows else torch.zeros(2, width))
         terms: dict[str, Term] = {}
         metrics: dict[str, Any] = {}
-        gate = GateResult("reward model", passed=True, text="No term is learned from rankings.")
+        gate = GateResult(
+            "reward model",
+            passed=True,
+            text="The reward is taken as it is given: rankings are no part of it.",
+        )
         if ranking is not None:
             heads = self._heads(ranking, scale)
             terms[RANKING] = Term.linear(self._weight(RANKING), heads.weights)
