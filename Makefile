@@ -12,7 +12,8 @@ BENCH_ARGS ?=
 # Threads that wait must not keep a core from the process they wait for (docs/decisions.md).
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help install serve test test-fast check fix chromium starter bench bench-loop clean
+.PHONY: help install serve test test-fast check fix chromium starter bench bench-loop \
+  bench-slowdown bench-ppo bench-learning bench-gpu clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -51,10 +52,19 @@ fix: $(READY)    ## format and apply safe lint fixes
 starter: $(READY) ## train the shipped starter adapter again (about 15 minutes on two cores)
 	$(BIN)/python -m chatrlhf.training.starter
 
-bench: bench-loop ## all benchmarks
+bench: bench-loop bench-slowdown bench-ppo bench-learning ## all benchmarks that need no GPU
 
 bench-loop: $(READY) ## the whole loop with simulated raters against a server of its own
 	$(BIN)/python benchmarks/loop.py $(BENCH_ARGS)
+
+bench-slowdown: $(READY) ## the chat's speed while a round trains, beside the idle chat
+	$(BIN)/python benchmarks/slowdown.py $(BENCH_ARGS)
+
+bench-gpu: $(READY) ## PPO iterations and generation at the shapes of larger models
+	$(BIN)/python benchmarks/gpu.py $(BENCH_ARGS)
+
+bench-ppo: $(READY) ## PPO beside TRL's: seconds by phase, peak memory
+	$(BIN)/python benchmarks/ppo_vs_trl.py $(BENCH_ARGS)
 
 clean:           ## remove the virtual environment and caches (your data folder stays)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info

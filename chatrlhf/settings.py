@@ -27,7 +27,7 @@ from pydantic.dataclasses import dataclass
 
 from chatrlhf.errors import SettingsError
 
-_STRICT = ConfigDict(extra="forbid")
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 Quantization = Literal["auto", "nf4", "int8", "bf16", "fp32"]
 Positive = Annotated[int, Field(ge=1)]
@@ -154,7 +154,14 @@ class RewardSettings:
 
 @dataclass(frozen=True, config=_STRICT)
 class PpoSettings:
-    """Proximal policy optimisation against the reward model."""
+    """Proximal policy optimisation against the reward model.
+
+    ``kl_estimator`` k1 puts the KL to the reference into the reward, k2 and k3 into the loss;
+    ``kl_coefficient`` is its weight either way. ``kl_target`` (nats a reply) makes the weight
+    adapt; 0 keeps it. ``stop_kl`` (nats a token, between the policy that sampled and the one being
+    updated) ends the updates of a batch; 0 never does. ``missing_eos_score`` is the score of a
+    reply that did not end.
+    """
 
     learning_rate: Rate = 1e-4
     value_learning_rate: Rate = 1e-4
@@ -168,13 +175,39 @@ class PpoSettings:
     value_clip_range: Rate = 0.2
     value_coefficient: NonNegative = 0.1
     entropy_coefficient: NonNegative = 0.0
+    kl_estimator: Literal["k1", "k2", "k3"] = "k1"
     kl_coefficient: NonNegative = 0.05
     kl_target: Annotated[float, Field(ge=0.0)] = 6.0
     kl_horizon: Positive = 2000
+    stop_kl: NonNegative = 0.1
     discount: Fraction = 1.0
     gae_lambda: Fraction = 0.95
     missing_eos_score: float = -1.0
     max_grad_norm: Rate = 1.0
+    optimizer: Literal["adam", "adam8bit"] = "adam"
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work together.
+
+        Raises:
+            SettingsError: naming them.
+        """
+        if self.minibatches > self.batch_size:
+            raise SettingsError(
+                f"ppo.minibatches = {self.minibatches} is more than ppo.batch_size = "
+                f"{self.batch_size}: a minibatch needs a reply. Lower ppo.minibatches."
+            )
+        if self.kl_target > 0.0 and self.kl_coefficient == 0.0:
+            raise SettingsError(
+                f"ppo.kl_target = {self.kl_target:g} adapts ppo.kl_coefficient by factors, but it "
+                "is 0 and would stay 0. Set a coefficient above 0, or ppo.kl_target = 0."
+            )
+        if self.kl_target > 0.0 and self.batch_size > self.kl_horizon:
+            raise SettingsError(
+                f"ppo.kl_horizon = {self.kl_horizon} replies is shorter than one batch of "
+                f"{self.batch_size}: the KL coefficient would swing. Raise ppo.kl_horizon."
+            )
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -213,6 +246,18 @@ class Settings:
     ppo: PpoSettings = PpoSettings()
     round: RoundSettings = RoundSettings()
     serve: ServeSettings = ServeSettings()
+
+    def __post_init__(self) -> None:
+        """Refuse groups that cannot work together.
+
+        Raises:
+            SettingsError: naming them.
+        """
+        if self.ppo.max_new_tokens >= self.reward.max_tokens:
+            raise SettingsError(
+                f"ppo.max_new_tokens = {self.ppo.max_new_tokens} leaves no room for a prompt in "
+                f"reward.max_tokens = {self.reward.max_tokens}. Lower the one or raise the other."
+            )
 
     @property
     def database_path(self) -> Path:

@@ -7,7 +7,7 @@ prompts that its heads were not fitted on; a reward without that term is taken a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,12 +36,14 @@ from chatrlhf.models.reward_terms import (
 )
 from chatrlhf.models.sequence_classifier import SequenceClassifier, load_classifier
 from chatrlhf.settings import Settings
+from chatrlhf.training.batches import TokenSequence
 from chatrlhf.training.label_head import fit_label_head
 from chatrlhf.training.reward import Replies, Reward, ranking_features, read_features
 from chatrlhf.training.reward_adapter import RewardStep, try_adapter
 from chatrlhf.training.reward_data import RankingExample
 from chatrlhf.training.reward_evaluation import RewardEvaluation, evaluate_scores
 from chatrlhf.training.reward_head import Heads, cross_validate, fit_heads
+from chatrlhf.training.row_limit import RowLimit
 
 START = "start"
 
@@ -76,6 +78,7 @@ class RewardStage:
     data: RoundData
     checkpoints: Checkpoints
     progress: RunProgress
+    row_limit: RowLimit
     incumbent: Incumbent | None = None
 
     def run(self, reference: Callable[[], Replies]) -> RewardResult:
@@ -121,9 +124,7 @@ class RewardStage:
         ranking = self._fit_ranking(model) if self._weight(RANKING) else None
         labels = usable_labels(self.data.labels, self.settings.reward, self.progress)
         label_features = {
-            name: read_features(
-                model, [one.sequence for one in own], self.settings.round.micro_batch
-            )
+            name: self._features(model, [one.sequence for one in own])
             for name, own in labels.items()
         }
         rows = [*(ranking.features if ranking else []), *label_features.values()]
@@ -166,10 +167,13 @@ class RewardStage:
     def _fit_ranking(self, model: RewardModel) -> _RankingFit:
         settings, seed, examples = self.settings.reward, self._seed, self.data.rankings
         self._tell_agreement()
-        features = ranking_features(
-            model,
-            examples,
-            lambda step, steps: self.progress.step(step, steps, "Reading the ranked replies"),
+
+        def on_step(step: int, steps: int) -> None:
+            self.progress.step(step, steps, "Reading the ranked replies")
+
+        features = self.row_limit.halving(
+            max(one.replies for one in examples),
+            lambda rows: ranking_features(model, examples, on_step, rows),
         )
         ridge, scores = cross_validate(examples, features, settings, seed)
         frozen = _RankingFit(
@@ -247,9 +251,10 @@ class RewardStage:
         return found
 
     def _brought_to_scale(self, reward: Reward, replies: Replies) -> dict[str, float]:
-        size = self.settings.round.micro_batch
-        reward.normalise(replies, size)
-        spread = float(reward.score(replies, size).spread.mean())
+        count = len(replies.sequences)
+        self.row_limit.halving(count, lambda rows: reward.normalise(replies, rows))
+        judged = self.row_limit.halving(count, lambda rows: reward.score(replies, rows))
+        spread = float(judged.spread.mean())
         self.progress.metrics(0, {"spread": spread})
         return {"spread": spread}
 
@@ -288,6 +293,11 @@ class RewardStage:
 
     def _model(self) -> RewardModel:
         return RewardModel(self.base, self.bank, REWARD, ScalarHead(self.base.hidden_size))
+
+    def _features(self, model: RewardModel, sequences: Sequence[TokenSequence]) -> Tensor:
+        return self.row_limit.halving(
+            len(sequences), lambda rows: read_features(model, sequences, rows)
+        )
 
     def _weight(self, name: str) -> float:
         return self.settings.reward.weights.get(name, 0.0)

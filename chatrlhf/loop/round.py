@@ -13,6 +13,7 @@ import dataclasses
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ from chatrlhf.training.batches import make_batch
 from chatrlhf.training.ppo import PPO_PARTS, PpoTrainer
 from chatrlhf.training.reward import Replies, Reward
 from chatrlhf.training.rollout import Rollout, collect_rollout
+from chatrlhf.training.row_limit import RowLimit
 from chatrlhf.training.sft import SftStep, fit_demonstrations, mean_token_loss
 
 VALUE = "value"
@@ -157,6 +159,7 @@ class Round:
             self.data,
             self.checkpoints,
             self.progress,
+            self._row_limit,
             self.incumbent,
         )
         result = stage.run(self._reference)
@@ -240,6 +243,11 @@ class Round:
     def _seed(self) -> int:
         return self.settings.round.seed
 
+    @cached_property
+    def _row_limit(self) -> RowLimit:
+        """How many replies are scored at once; halved when memory runs out."""
+        return RowLimit(self.settings.round.micro_batch)
+
     def _tell(self, gate: GateResult) -> None:
         kind = "gate_passed" if gate.passed else "gate_failed"
         prefix = "" if gate.passed else "Not promoted: "
@@ -247,6 +255,12 @@ class Round:
 
     def _draw(self, prompts: Sequence[Tokens], count: int, purpose: str) -> list[Tokens]:
         """Prompts for one purpose: each at most once as long as there are enough."""
+        if not prompts:
+            room = self.settings.reward.max_tokens - self.settings.ppo.max_new_tokens
+            raise RoundSkippedError(
+                f"There is no prompt to answer: none has at most {room} tokens, which is "
+                "reward.max_tokens less ppo.max_new_tokens. Raise the one or lower the other."
+            )
         generator = random.Random(f"{self._seed}/{purpose}")
         rounds, rest = divmod(count, len(prompts))
         return list(prompts) * rounds + generator.sample(list(prompts), rest)
@@ -261,7 +275,10 @@ class Round:
         )
 
     def _scores(self, reward: Reward, rollout: Rollout) -> Tensor:
-        self._judged = reward.score(self._replies(rollout), self.settings.round.micro_batch)
+        replies = self._replies(rollout)
+        self._judged = self._row_limit.halving(
+            len(rollout), lambda rows: reward.score(replies, rows)
+        )
         return self._judged.total
 
     def _replies(self, rollout: Rollout) -> Replies:
@@ -272,11 +289,15 @@ class Round:
         ]
         return Replies(rollout.sequences, texts)
 
-    @torch.no_grad()
     def _distance(self, rollout: Rollout) -> float:
         """Mean sequence KL of the policy's own replies to its start, in nats."""
+        return self._row_limit.halving(
+            len(rollout), lambda rows: self._summed_kl(rollout, rows) / len(rollout)
+        )
+
+    @torch.no_grad()
+    def _summed_kl(self, rollout: Rollout, size: int) -> float:
         total = 0.0
-        size = self.settings.round.micro_batch
         sequences = rollout.sequences
         for at in range(0, len(sequences), size):
             batch = make_batch(
@@ -294,7 +315,7 @@ class Round:
                 for name in (POLICY, START)
             ]
             total += float((logprobs[0] - logprobs[1]).sum())
-        return total / len(rollout)
+        return total
 
     def _show(self, step: int, rollout: Rollout, scores: Tensor) -> None:
         """Store some replies of an iteration, and the means of the terms of the reward."""

@@ -92,8 +92,7 @@ class Simulation:
         self._wait_for_rounds()
         self._measure(BASELINE)
         self._measure(self._live_version())
-        rows = summarise(self._results, self._plan.seed)
-        self._progress.console.print(comparison_table(rows, self._plan.rater.name))
+        rows = self._tell_comparison()
         self._tell_failures()
         return {
             "rater": self._plan.rater.name,
@@ -187,8 +186,13 @@ class Simulation:
             self._tell(f"{self._live} is live now (before: {before}).")
             self._measure(BASELINE)
             self._measure(self._live)
-            rows = summarise(self._results, self._plan.seed)
+            self._tell_comparison()
+
+    def _tell_comparison(self) -> list[Json]:
+        rows = summarise(self._results, self._plan.seed)
+        if rows:
             self._progress.console.print(comparison_table(rows, self._plan.rater.name))
+        return rows
 
     def _measure(self, version: str) -> None:
         if version in self._results or not self._held_out:

@@ -56,17 +56,22 @@ class Pace:
 
 @dataclass
 class _Pulse:
-    """The last heartbeat of a run, (run id, fence, sequence), and when it was first seen."""
+    """The last heartbeat of a run, (run id, fence, sequence), and when it was first seen.
+
+    The trainer has a low priority: on a busy machine it may get no core for minutes, which is no
+    hang. ``starved`` is how long it had waited for one by then.
+    """
 
     beat: tuple[int, int, int]
     since: float
+    starved: float = 0.0
 
-    def silence(self, run: Run, now: float) -> float:
-        """Seconds for which the heartbeat has not moved."""
+    def silence(self, run: Run, now: float, starved: float = 0.0) -> float:
+        """Seconds for which the heartbeat has not moved though it could have."""
         beat = (run.id, run.fence, run.heartbeat)
         if beat != self.beat:
-            self.beat, self.since = beat, now
-        return now - self.since
+            self.beat, self.since, self.starved = beat, now, starved
+        return now - self.since - (starved - self.starved)
 
 
 @dataclass
@@ -242,7 +247,7 @@ class Supervisor:
             if now - attempt.ended_at >= self._pace.grace:
                 attempt.process.stop(self._pace.grace)
             return
-        silent = self._pulse.silence(run, now)
+        silent = self._pulse.silence(run, now, attempt.process.starved_seconds())
         if silent >= self._settings.round.heartbeat_timeout_seconds:
             attempt.process.stop(self._pace.grace)
             self._attempt = None

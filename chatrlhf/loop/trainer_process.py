@@ -81,6 +81,10 @@ class TrainerProcess:
         """Process id of the child."""
         return self._process.pid
 
+    def starved_seconds(self) -> float:
+        """How long it has wanted a core and got none, as far as the system tells."""
+        return seconds_without_core(self.pid)
+
     def poll(self) -> int | None:
         """Exit code, negative for a signal; None while it runs."""
         return self._process.poll()
@@ -126,6 +130,19 @@ def last_line(path: Path, limit: int = 300) -> str:
     except OSError:
         return ""
     return next((line.strip()[:limit] for line in reversed(lines) if line.strip()), "")
+
+
+def seconds_without_core(pid: int) -> float:
+    """Seconds for which the most delayed thread of a process was ready but not run; 0 if unknown.
+
+    Linux only: the second field of ``schedstat``, in nanoseconds (Linux,
+    Documentation/scheduler/sched-stats.rst).
+    """
+    delays = [0]
+    for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            delays.append(int(path.read_text(encoding="ascii").split()[1]))
+    return max(delays) / 1e9
 
 
 def be_nice(level: int) -> None:

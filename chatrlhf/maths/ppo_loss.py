@@ -4,10 +4,13 @@ Notation: B rows, T response positions; every mean is over the True positions of
 ``is_response_token`` (B, T).
 
     loss = policy_loss + c_v value_loss - c_e entropy          Schulman et al. 2017, equation 9
+
+and, where the KL to the reference is a loss and not a part of the reward, + beta kl_loss.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,7 +20,10 @@ from chatrlhf.maths.masked import masked_mean
 
 
 class PolicyLoss(NamedTuple):
-    """The clipped surrogate, negated, and how far the policy moved (scalars)."""
+    """The clipped surrogate, negated, and how far the policy moved (scalars).
+
+    ``approx_kl`` estimates KL(old, new) per token, in nats; it is never negative.
+    """
 
     loss: Tensor
     clip_fraction: Tensor
@@ -39,14 +45,15 @@ def clipped_policy_loss(
     clip_range: float,
 ) -> PolicyLoss:
     """Negated clipped surrogate, Schulman et al. 2017, equation 7. Arguments are (B, T)."""
-    log_ratio = torch.where(is_response_token, logprobs - old_logprobs, torch.zeros_like(logprobs))
-    ratio = log_ratio.exp()
+    logprobs, old_logprobs = _zeroed((logprobs, old_logprobs), is_response_token)
+    ratio = (logprobs - old_logprobs).exp()
     unclipped = -advantages * ratio
     clipped = -advantages * ratio.clamp(1.0 - clip_range, 1.0 + clip_range)
     loss = masked_mean(torch.maximum(unclipped, clipped), is_response_token)
     with torch.no_grad():
         clip_fraction = masked_mean((clipped > unclipped).float(), is_response_token)
-        approx_kl = masked_mean(kl_k3(logprobs, old_logprobs), is_response_token)
+        # The tokens are samples of the old policy.
+        approx_kl = masked_mean(kl_k3(old_logprobs, logprobs), is_response_token)
     return PolicyLoss(loss, clip_fraction, approx_kl)
 
 
@@ -62,7 +69,8 @@ def clipped_value_loss(
     The clip keeps the critic within ``clip_range`` of what it said when the batch was collected
     (OpenAI baselines, ppo2, commit ea25b9e, ``model.py`` line 68).
     """
-    clipped_values = old_values + (values - old_values).clamp(-clip_range, clip_range)
+    # Not old + (values - old).clamp(): rounded, that counts as clipped where nothing was.
+    clipped_values = values.clamp(old_values - clip_range, old_values + clip_range)
     unclipped = (values - returns).square()
     clipped = (clipped_values - returns).square()
     loss = 0.5 * masked_mean(torch.maximum(unclipped, clipped), is_response_token)
@@ -82,12 +90,40 @@ def kl_k2(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
 
 
 def kl_k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
-    """exp(d) - 1 - d with d = log ref - log pi: unbiased and never negative. (B, T).
+    """exp(d) - 1 - d with d = log ref - log pi: unbiased for samples of pi, never negative. (B, T).
 
     John Schulman, "Approximating KL Divergence", 2020.
     """
     difference = reference_logprobs - logprobs
     return torch.expm1(difference) - difference
+
+
+def kl_loss_k2(
+    logprobs: Tensor, old_logprobs: Tensor, reference_logprobs: Tensor, is_response_token: Tensor
+) -> Tensor:
+    """k2 as a loss: its expected gradient is that of KL(pi, ref) per token. Arguments are (B, T).
+
+    The gradient of k2 is (log pi - log ref) grad log pi, for samples of pi. The tokens are samples
+    of the old policy, hence the weight pi / pi_old, as a constant (Liu et al. 2025, "Rethinking KL
+    Regularization in RLHF", arXiv 2510.01555).
+    """
+    own, old, reference = _zeroed((logprobs, old_logprobs, reference_logprobs), is_response_token)
+    weight = (own - old).exp().detach()
+    return masked_mean(weight * kl_k2(own, reference), is_response_token)
+
+
+def kl_loss_k3(
+    logprobs: Tensor, old_logprobs: Tensor, reference_logprobs: Tensor, is_response_token: Tensor
+) -> Tensor:
+    """k3 as a loss: its expected gradient is that of KL(pi, ref) per token. Arguments are (B, T).
+
+    The weight pi / pi_old is differentiated too. Without it, as often seen, the expected gradient
+    is that of KL(ref, pi) instead (Tang and Munos 2025, "On a few pitfalls in KL divergence
+    gradient estimation for RL", arXiv 2506.09477).
+    """
+    own, old, reference = _zeroed((logprobs, old_logprobs, reference_logprobs), is_response_token)
+    weight = (own - old).exp()
+    return masked_mean(weight * kl_k3(own, reference), is_response_token)
 
 
 def adapted_kl_coefficient(
@@ -113,3 +149,8 @@ def explained_variance(values: Tensor, returns: Tensor, is_response_token: Tenso
     if returns.numel() < 2:
         return values.new_zeros(())
     return 1.0 - residual.var() / returns.var().clamp(min=1e-8)
+
+
+def _zeroed(tensors: Sequence[Tensor], is_response_token: Tensor) -> list[Tensor]:
+    """Tensors with zeros in padding, whose content must reach no gradient."""
+    return [torch.where(is_response_token, one, torch.zeros_like(one)) for one in tensors]

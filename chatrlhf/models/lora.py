@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -239,6 +239,10 @@ class LoraBank:
         stack = rows if isinstance(rows, RowStack) else self.stack(rows)
         with self._switched(None, stack):
             yield
+
+    def as_now(self) -> AbstractContextManager[None]:
+        """Apply, whenever it is entered, the adapters that apply now."""
+        return self._switched(self._active.name, self._active.rows)
 
     @contextmanager
     def _switched(self, name: str | None, rows: RowStack | None) -> Iterator[None]:

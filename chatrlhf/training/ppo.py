@@ -7,88 +7,62 @@ One iteration, as in Schulman et al. 2017, algorithm 1, with the reward of Ziegl
     -> epochs over minibatches: clipped policy loss + c_v clipped value loss - c_e entropy
 
 Departures from the textbook: the critic is an adapter of its own; the reference is the frozen
-adapter that PPO starts from; a reply that does not end gets a fixed score; beta follows a target.
+adapter that PPO starts from; a reply that does not end gets a fixed score; beta follows a target;
+the updates of a batch end early when the policy has moved far; and a batch is cut into minibatches
+and micro-batches once, of which later epochs change only the order. So old log-probabilities are
+measured on the very tensors that the first epoch uses, and its first ratio is 1 to the last bit.
 
-Notation: B replies, T response positions (right-padded), N real response tokens.
+Notation: B replies, T response positions (right-padded).
 """
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor
 
-from chatrlhf.errors import RoundError
-from chatrlhf.maths.advantages import generalised_advantages, token_rewards
-from chatrlhf.maths.logprobs import TokenStatistics
-from chatrlhf.maths.masked import masked_mean, masked_row_sum, masked_whiten
-from chatrlhf.maths.ppo_loss import (
-    adapted_kl_coefficient,
-    clipped_policy_loss,
-    clipped_value_loss,
-    explained_variance,
-)
+from chatrlhf.errors import ModelError
+from chatrlhf.maths.ppo_loss import adapted_kl_coefficient
 from chatrlhf.models.policy import Policy
 from chatrlhf.models.reward_model import ValueModel
 from chatrlhf.settings import PpoSettings
-from chatrlhf.training.batches import SequenceBatch, make_batch
+from chatrlhf.training.actor_critic import ActorCritic, Evaluation
+from chatrlhf.training.experience import (
+    Experience,
+    Measured,
+    Minibatch,
+    draw_minibatches,
+    make_experience,
+)
+from chatrlhf.training.ppo_checks import (
+    check_equal_policies,
+    check_finite,
+    check_first_ratio,
+    check_sampling,
+    diverged,
+)
+from chatrlhf.training.ppo_objective import ppo_objective
+from chatrlhf.training.ppo_optimizer import (
+    load_optimizer_tensors,
+    make_optimizer,
+    optimizer_tensors,
+)
+from chatrlhf.training.ppo_stats import PpoStats, UpdateLog, summarise
 from chatrlhf.training.rollout import Rollout, collect_rollout
+from chatrlhf.training.row_limit import RowLimit, memory_in_words, parts_of
 
 Scorer = Callable[[Rollout], Tensor]
 PPO_PARTS = ("policy", "value", "value_head", "optimizer")
 
 
-@dataclass(frozen=True)
-class PpoStats:
-    """Measurements of one iteration; every mean is over real replies or real tokens.
-
-    ``score`` is what the scorer said, ``reward`` the score after the missing-end rule minus the
-    KL penalty, ``kl`` the sequence-summed KL to the reference in nats.
-    """
-
-    score: float
-    reward: float
-    kl: float
-    kl_coefficient: float
-    entropy: float
-    reply_tokens: float
-    finished: float
-    policy_loss: float
-    value_loss: float
-    clip_fraction: float
-    value_clip_fraction: float
-    approx_kl: float
-    explained_variance: float
-    first_ratio_error: float
-    grad_norm: float
-
-    def as_dict(self) -> dict[str, float]:
-        """Name to value."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class _Experience:
-    """A scored batch. Tensors are (B, T) but for ``scores`` (B,)."""
-
-    rollout: Rollout
-    is_response_token: Tensor
-    old_logprobs: Tensor
-    reference_logprobs: Tensor
-    old_values: Tensor
-    entropies: Tensor
-    scores: Tensor
-    advantages: Tensor
-    returns: Tensor
-    rewards: Tensor
-
-
 class PpoTrainer:
-    """Policy, critic, their optimizers and the KL controller; one ``iteration`` at a time."""
+    """Policy, critic, their optimizer and the KL controller; one ``iteration`` at a time.
+
+    ``scorer`` maps a rollout to scores (B,) and minds its own memory. ``micro_batch`` replies go
+    through the model at once at most.
+    """
 
     def __init__(
         self,
@@ -105,38 +79,185 @@ class PpoTrainer:
         self.scorer = scorer
         self.settings = settings
         self.seed = seed
-        self.micro_batch = micro_batch
         self.step = 0
         self.kl_coefficient = settings.kl_coefficient
-        self.optimizer = torch.optim.Adam(
-            [
-                {"params": policy.parameters(), "lr": settings.learning_rate},
-                {"params": critic.parameters(), "lr": settings.value_learning_rate},
-            ],
-            eps=1e-5,
-            fused=True,
-        )
         self._rates = [settings.learning_rate, settings.value_learning_rate]
+        parameters = [policy.parameters(), critic.parameters()]
+        self.optimizer = make_optimizer(
+            settings.optimizer,
+            list(zip(parameters, self._rates, strict=True)),
+            policy.base.device,
+        )
+        self._actors = ActorCritic(
+            policy, critic, settings.temperature, checkpointing=settings.gradient_checkpointing
+        )
+        self._update_rows = RowLimit(micro_batch)
+        self._rollout_rows = RowLimit()
+
+    # Iterations
+
+    def iteration(self, prompts: Sequence[Sequence[int]]) -> tuple[PpoStats, Rollout, Tensor]:
+        """Sample, score and update once; returns measurements, the replies and their scores (B,).
+
+        Raises:
+            RoundError: a loss or gradient is not finite, sampling and update disagree, or memory
+                ran out; the adapter must not be published.
+        """
+        with memory_in_words():
+            rollout = self._sample(prompts)
+            scores = self.scorer(rollout).float().cpu()
+            plan, experience, kept = self._update_rows.halving(
+                len(rollout), lambda rows: self._collect(rollout, scores, rows)
+            )
+            log = self._update(plan, experience, kept)
+        stats = summarise(experience, log, self.kl_coefficient, self._update_rows.rows)
+        self._adapt_kl_coefficient(stats.kl, len(rollout))
+        self.step += 1
+        return stats, rollout, scores
+
+    def _sample(self, prompts: Sequence[Sequence[int]]) -> Rollout:
+        try:
+            return collect_rollout(
+                self.policy,
+                prompts,
+                seed=self.seed * 1_000_003 + self.step,
+                max_new_tokens=self.settings.max_new_tokens,
+                temperature=self.settings.temperature,
+                limit=self._rollout_rows,
+            )
+        except ModelError as error:  # probabilities that are no numbers
+            raise diverged(self.step + 1, "the policy's probabilities are not numbers") from error
+
+    def _collect(
+        self, rollout: Rollout, scores: Tensor, micro_batch: int
+    ) -> tuple[list[Minibatch], Experience, list[Evaluation]]:
+        """Cut the batch up and measure it before any update.
+
+        Where one micro-batch is the whole batch, the evaluation keeps its graph and is returned
+        for the first update, which saves a forward pass.
+        """
+        sequences = rollout.sequences
+        plan = draw_minibatches(
+            [len(sequence) for sequence in sequences],
+            self.settings.minibatches,
+            micro_batch,
+            random.Random(f"{self.seed}/{self.step}"),
+        )
+        parts = [part for minibatch in plan for part in minibatch]
+        measured = Measured.empty(rollout)
+        kept: list[Evaluation] = []
+        for rows in parts:
+            batch = self._actors.batch([sequences[row] for row in rows])
+            reference = self._actors.reference_logprobs(batch)
+            with torch.set_grad_enabled(len(parts) == 1):
+                old = self._actors.evaluate(batch)
+            measured.fill(rows, old.logprobs, reference, old.values)
+            if len(parts) == 1:
+                kept.append(old)
+        experience = make_experience(rollout, scores, measured, self.settings, self.kl_coefficient)
+        if self.step == 0 and self._actors.is_reference():
+            check_equal_policies(experience)
+        check_sampling(experience, self.policy.base.quantization)
+        return plan, experience, kept
+
+    def _update(
+        self, plan: list[Minibatch], experience: Experience, kept: list[Evaluation]
+    ) -> UpdateLog:
+        fraction = max(0.0, 1.0 - self.step / self.settings.iterations)
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * fraction
+        generator = random.Random(f"{self.seed}/{self.step}/epochs")
+        order = list(plan)
+        updates: list[dict[str, float]] = []
+        planned = self.settings.epochs * len(plan)
+        largest = 0.0
+        for epoch in range(self.settings.epochs):
+            if epoch:
+                generator.shuffle(order)
+            for minibatch in order:
+                # The first update of a batch is always made: nothing can have moved yet.
+                stop_kl = self.settings.stop_kl if updates else 0.0
+                log = self._gradients(minibatch, experience, kept, stop_kl)
+                largest = max(largest, log["approx_kl"])
+                if 0.0 < stop_kl < log["approx_kl"]:
+                    return UpdateLog(updates, planned, largest)
+                # After a halving, other shapes round differently.
+                if not updates and max(map(len, minibatch)) <= self._update_rows.rows:
+                    check_first_ratio(log["ratio_error"], self.policy.base.compute_dtype)
+                self._step(log)
+                updates.append(log)
+        return UpdateLog(updates, planned, largest)
+
+    def _gradients(
+        self, minibatch: Minibatch, experience: Experience, kept: list[Evaluation], stop_kl: float
+    ) -> dict[str, float]:
+        """Gradients of one minibatch, and what was measured.
+
+        Gradients accumulate over micro-batches, weighted by tokens. They are left incomplete once
+        ``approx_kl``, a sum of terms that are never negative, exceeds ``stop_kl``.
+        """
+        sequences = experience.rollout.sequences
+        tokens = experience.tokens([row for rows in minibatch for row in rows])
+
+        def attempt(micro_batch: int) -> dict[str, float]:
+            self.optimizer.zero_grad(set_to_none=True)
+            log: dict[str, float] = {}
+            for rows in (part for micro in minibatch for part in parts_of(micro, micro_batch)):
+                batch = self._actors.batch([sequences[row] for row in rows])
+                now = kept.pop() if kept else self._actors.evaluate(batch)
+                part = experience.part(rows, batch.token_ids.device)
+                loss, measured = ppo_objective(now, part, self.settings, self.kl_coefficient)
+                share = experience.tokens(rows) / tokens
+                for name, value in measured.items():
+                    log[name] = log.get(name, 0.0) + share * value
+                check_finite(log, self.step + 1)
+                if 0.0 < stop_kl < log["approx_kl"]:
+                    break
+                torch.autograd.backward(loss * share)
+            return log
+
+        return self._update_rows.halving(max(map(len, minibatch)), attempt)
+
+    def _step(self, log: dict[str, float]) -> None:
+        """Clip the gradients and make one optimizer step; none if they are not numbers."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+        log["grad_norm"] = float(norm)
+        check_finite(log, self.step + 1)
+        self.optimizer.step()
+
+    def _adapt_kl_coefficient(self, observed_kl: float, replies: int) -> None:
+        if self.settings.kl_target > 0.0:
+            self.kl_coefficient = adapted_kl_coefficient(
+                self.kl_coefficient,
+                observed_kl,
+                self.settings.kl_target,
+                samples=replies,
+                horizon=self.settings.kl_horizon,
+            )
+
+    # Resuming
 
     def state(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, float]]:
         """Everything a resumed trainer needs: tensors by part, and scalars.
 
         Random numbers need no state: each iteration seeds its own from ``seed`` and ``step``.
         """
-        moments: dict[str, Tensor] = {}
-        for index, slot in self.optimizer.state_dict()["state"].items():
-            for name, tensor in slot.items():
-                moments[f"{index}.{name}"] = tensor.detach().clone()
-        policy_adapter = self.policy.adapter
-        if policy_adapter is None:
+        if self.policy.adapter is None:
             raise ValueError("PPO needs a policy adapter")
         parts = {
-            "policy": self.policy.bank.state_of(policy_adapter),
+            "policy": self.policy.bank.state_of(self.policy.adapter),
             "value": self.critic.bank.state_of(self.critic.adapter),
             "value_head": self.critic.head.state(),
-            "optimizer": moments,
+            "optimizer": optimizer_tensors(self.optimizer),
         }
-        return parts, {"step": self.step, "kl_coefficient": self.kl_coefficient}
+        values = {
+            "step": self.step,
+            "kl_coefficient": self.kl_coefficient,
+            "micro_batch": self._update_rows.rows,
+            "rollout_rows": self._rollout_rows.rows,
+        }
+        return parts, values
 
     def restore(
         self, parts: Mapping[str, Mapping[str, Tensor]], values: Mapping[str, float]
@@ -151,210 +272,9 @@ class PpoTrainer:
         self.policy.bank.load_state(self.policy.adapter, parts["policy"])
         self.critic.bank.load_state(self.critic.adapter, parts["value"])
         self.critic.head.load(parts["value_head"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in parts["optimizer"].items():
-            index, _, name = key.partition(".")
-            # A copy, as the optimizer would go on in the very tensors that it is given.
-            state.setdefault(int(index), {})[name] = tensor.clone()
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        load_optimizer_tensors(self.optimizer, parts["optimizer"])
         self.step = int(values["step"])
         self.kl_coefficient = float(values["kl_coefficient"])
-
-    def iteration(self, prompts: Sequence[Sequence[int]]) -> tuple[PpoStats, Rollout, Tensor]:
-        """Sample, score and update once; returns measurements, the replies and their scores (B,).
-
-        Raises:
-            RoundError: a loss or gradient is not finite; the adapter must not be published.
-        """
-        rollout = collect_rollout(
-            self.policy,
-            prompts,
-            seed=self.seed * 1_000_003 + self.step,
-            max_new_tokens=self.settings.max_new_tokens,
-            temperature=self.settings.temperature,
-        )
-        experience = self._collect(rollout)
-        stats = self._update(experience)
-        self.step += 1
-        return stats, rollout, experience.scores
-
-    @torch.no_grad()
-    def _collect(self, rollout: Rollout) -> _Experience:
-        settings = self.settings
-        longest = max(len(response) for response in rollout.responses)
-        shape = (len(rollout), longest)
-        mask = torch.zeros(shape, dtype=torch.bool)
-        for row, response in enumerate(rollout.responses):
-            mask[row, : len(response)] = True
-        grids = {name: torch.zeros(shape) for name in ("old", "reference", "values", "entropies")}
-        for rows in self._parts(range(len(rollout)), self.micro_batch):
-            batch = self._batch(rollout, rows)
-            own = self._statistics(self.policy, batch)
-            with self.policy.as_reference() as reference:
-                theirs = self._statistics(reference, batch)
-            values = self.critic.values(
-                batch.token_ids, batch.is_response_token, batch.predicts_response
-            )
-            for name, flat in (
-                ("old", own.logprobs),
-                ("entropies", own.entropies),
-                ("reference", theirs.logprobs),
-                ("values", values),
-            ):
-                grid = torch.zeros(len(rows), longest)
-                grid[mask[rows]] = flat.float().cpu()
-                grids[name][rows] = grid
-        scores = self.scorer(rollout).float().cpu()
-        finished = torch.tensor(rollout.finished)
-        judged = torch.where(finished, scores, torch.full_like(scores, settings.missing_eos_score))
-        rewards = token_rewards(judged, grids["old"], grids["reference"], mask, self.kl_coefficient)
-        advantages, returns = generalised_advantages(
-            rewards, grids["values"], mask, settings.discount, settings.gae_lambda
-        )
-        return _Experience(
-            rollout=rollout,
-            is_response_token=mask,
-            old_logprobs=grids["old"],
-            reference_logprobs=grids["reference"],
-            old_values=grids["values"],
-            entropies=grids["entropies"],
-            scores=scores,
-            advantages=masked_whiten(advantages, mask),
-            returns=returns,
-            rewards=rewards,
-        )
-
-    def _update(self, experience: _Experience) -> PpoStats:
-        settings = self.settings
-        fraction = max(0.0, 1.0 - self.step / settings.iterations)
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = rate * fraction
-        size = math.ceil(len(experience.rollout) / settings.minibatches)
-        generator = random.Random(f"{self.seed}/{self.step}")
-        logs: list[dict[str, float]] = []
-        for _ in range(settings.epochs):
-            order = list(range(len(experience.rollout)))
-            generator.shuffle(order)
-            for rows in self._parts(order, size):
-                logs.append(self._minibatch(experience, rows))
-        return self._summary(experience, logs)
-
-    def _minibatch(self, experience: _Experience, rows: list[int]) -> dict[str, float]:
-        """One optimizer step; gradients accumulate over micro-batches, weighted by tokens."""
-        self.optimizer.zero_grad(set_to_none=True)
-        tokens = int(experience.is_response_token[rows].sum())
-        log: dict[str, float] = {}
-        for part in self._parts(rows, self.micro_batch):
-            share = int(experience.is_response_token[part].sum()) / tokens
-            loss, measured = self._loss(experience, part)
-            torch.autograd.backward(loss * share)
-            for name, value in measured.items():
-                log[name] = log.get(name, 0.0) + share * value
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
-        log["grad_norm"] = float(norm)
-        if not all(math.isfinite(value) for value in log.values()):
-            raise RoundError(
-                f"PPO diverged in iteration {self.step + 1}: {log}. "
-                "Lower ppo.learning_rate; nothing was published."
-            )
-        self.optimizer.step()
-        return log
-
-    def _loss(self, experience: _Experience, rows: list[int]) -> tuple[Tensor, dict[str, float]]:
-        settings = self.settings
-        batch = self._batch(experience.rollout, rows)
-        mask = experience.is_response_token[rows]
-        is_response = mask[:, : int(mask.sum(-1).max())]
-        width = is_response.shape[1]
-
-        def grid(flat: Tensor) -> Tensor:
-            empty = torch.zeros(is_response.shape, device=flat.device)
-            return empty.masked_scatter(is_response.to(flat.device), flat)
-
-        def old(name: str) -> Tensor:
-            values: Tensor = getattr(experience, name)[rows][:, :width]
-            return values.to(batch.token_ids.device)
-
-        statistics = self._statistics(self.policy, batch)
-        values = grid(
-            self.critic.values(batch.token_ids, batch.is_response_token, batch.predicts_response)
-        )
-        logprobs, entropies = grid(statistics.logprobs), grid(statistics.entropies)
-        on_device = is_response.to(batch.token_ids.device)
-        policy_loss = clipped_policy_loss(
-            logprobs, old("old_logprobs"), old("advantages"), on_device, settings.clip_range
-        )
-        value_loss = clipped_value_loss(
-            values, old("old_values"), old("returns"), on_device, settings.value_clip_range
-        )
-        entropy = masked_mean(entropies, on_device)
-        loss = (
-            policy_loss.loss
-            + settings.value_coefficient * value_loss.loss
-            - settings.entropy_coefficient * entropy
-        )
-        error = (logprobs.detach() - old("old_logprobs")).exp() - 1.0
-        return loss, {
-            "policy_loss": float(policy_loss.loss.detach()),
-            "value_loss": float(value_loss.loss.detach()),
-            "clip_fraction": float(policy_loss.clip_fraction),
-            "value_clip_fraction": float(value_loss.clip_fraction),
-            "approx_kl": float(policy_loss.approx_kl),
-            "ratio_error": float(masked_mean(error.abs(), on_device)),
-        }
-
-    def _summary(self, experience: _Experience, logs: list[dict[str, float]]) -> PpoStats:
-        mask = experience.is_response_token
-
-        def mean(name: str) -> float:
-            return sum(log[name] for log in logs) / len(logs)
-
-        kl = masked_row_sum(experience.old_logprobs - experience.reference_logprobs, mask)
-        observed_kl = float(kl.mean())
-        stats = PpoStats(
-            score=float(experience.scores.mean()),
-            reward=float(masked_row_sum(experience.rewards, mask).mean()),
-            kl=observed_kl,
-            kl_coefficient=self.kl_coefficient,
-            entropy=float(masked_mean(experience.entropies, mask)),
-            reply_tokens=float(mask.sum(-1).float().mean()),
-            finished=sum(experience.rollout.finished) / len(experience.rollout),
-            policy_loss=mean("policy_loss"),
-            value_loss=mean("value_loss"),
-            clip_fraction=mean("clip_fraction"),
-            value_clip_fraction=mean("value_clip_fraction"),
-            approx_kl=mean("approx_kl"),
-            explained_variance=float(
-                explained_variance(experience.old_values, experience.returns, mask)
-            ),
-            first_ratio_error=logs[0]["ratio_error"],
-            grad_norm=mean("grad_norm"),
-        )
-        if self.settings.kl_target > 0.0:
-            self.kl_coefficient = adapted_kl_coefficient(
-                self.kl_coefficient,
-                observed_kl,
-                self.settings.kl_target,
-                samples=len(experience.rollout),
-                horizon=self.settings.kl_horizon,
-            )
-        return stats
-
-    def _statistics(self, policy: Policy, batch: SequenceBatch) -> TokenStatistics:
-        return policy.token_statistics(
-            batch.token_ids, batch.predicts_response, batch.targets, self.settings.temperature
-        )
-
-    def _batch(self, rollout: Rollout, rows: Sequence[int]) -> SequenceBatch:
-        sequences = rollout.sequences
-        return make_batch(
-            [sequences[row] for row in rows],
-            self.policy.base.chat_format.pad_token_id,
-            self.policy.base.device,
-        )
-
-    @staticmethod
-    def _parts(rows: Sequence[int], size: int) -> list[list[int]]:
-        return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
+        # What memory allowed then; a crash since may have lowered it further.
+        self._update_rows.lower(int(values["micro_batch"]))
+        self._rollout_rows.lower(int(values["rollout_rows"]))

@@ -17,6 +17,7 @@ from chatrlhf.models.reward_terms import CLASSIFIER, RewardTerms, TermScores
 from chatrlhf.models.sequence_classifier import SequenceClassifier
 from chatrlhf.training.batches import TokenSequence, make_batch
 from chatrlhf.training.reward_data import RankingExample
+from chatrlhf.training.row_limit import UNLIMITED
 
 PromptAndReply = tuple[str, str]
 
@@ -86,11 +87,12 @@ def ranking_features(
     model: RewardModel,
     examples: Sequence[RankingExample],
     on_step: Callable[[int, int], None] | None = None,
+    micro_batch: int = UNLIMITED,
 ) -> list[Tensor]:
-    """Pooled features of every ranking's replies: a list of (K, D)."""
+    """Pooled features of every ranking's replies, one ranking at a time: a list of (K, D)."""
     found: list[Tensor] = []
     for example in examples:
-        found.append(read_features(model, example.sequences, len(example.sequences)))
+        found.append(read_features(model, example.sequences, micro_batch))
         if on_step:
             on_step(len(found), len(examples))
     return found

@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from chatrlhf.training.reward import ranking_features
 from chatrlhf.training.reward_data import RankingExample, fold_of
 from chatrlhf.training.reward_evaluation import RewardEvaluation, evaluate_scores
 from chatrlhf.training.reward_head import fit_heads
+from chatrlhf.training.row_limit import RowLimit, parts_of
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,10 @@ def fit_reward_model(
     """Train adapter and head in place, from wherever they are.
 
     Raises:
-        RoundError: the loss is not finite.
+        RoundError: the loss is not finite, or memory runs out with a single ranking.
     """
     generator = random.Random(seed)
+    limit = RowLimit()
     lengths = [example.longest for example in examples]
     steps = settings.epochs * math.ceil(len(examples) / settings.rankings_per_batch)
     groups = [
@@ -63,11 +66,12 @@ def fit_reward_model(
         for indices in batches_by_length(lengths, settings.rankings_per_batch, generator):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * (1.0 - step / steps)
-            loss = _loss(model, [examples[index] for index in indices], settings)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
+            chosen = [examples[index] for index in indices]
+            loss = limit.halving(
+                len(chosen), partial(_accumulate, model, chosen, settings, optimizer)
+            )
             norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
-            if not math.isfinite(float(loss.detach()) + float(norm)):
+            if not math.isfinite(loss + float(norm)):
                 raise RoundError(
                     f"The reward model diverged at step {step + 1} of {steps}. "
                     "Lower reward.learning_rate; nothing was published."
@@ -75,7 +79,7 @@ def fit_reward_model(
             optimizer.step()
             step += 1
             if on_step:
-                on_step(RewardStep(step, steps, float(loss.detach()), float(norm)))
+                on_step(RewardStep(step, steps, loss, float(norm)))
 
 
 @dataclass(frozen=True)
@@ -141,20 +145,33 @@ def evaluate_rankings(model: RewardModel, examples: Sequence[RankingExample]) ->
     return evaluate_scores(examples, scores)
 
 
-def _loss(
-    model: RewardModel, examples: Sequence[RankingExample], settings: RewardSettings
-) -> Tensor:
-    """Mean over turns of the Plackett-Luce loss with margins."""
-    losses = [
-        example.weight
-        * plackett_luce_loss(
-            scores,
-            torch.tensor(example.ranks, device=scores.device),
-            strength_margin(example.strength, settings.strength_margin),
-        )
-        for scores, example in zip(_scores(model, examples), examples, strict=True)
-    ]
-    return torch.stack(losses).sum() / sum(example.weight for example in examples)
+def _accumulate(
+    model: RewardModel,
+    examples: Sequence[RankingExample],
+    settings: RewardSettings,
+    optimizer: torch.optim.Optimizer,
+    rankings: int,
+) -> float:
+    """Gradients of the mean over turns of the loss with margins, ``rankings`` of them at once."""
+    optimizer.zero_grad(set_to_none=True)
+    weight = sum(example.weight for example in examples)
+    total = 0.0
+    for places in parts_of(range(len(examples)), rankings):
+        part = [examples[place] for place in places]
+        losses = [
+            example.weight
+            / weight
+            * plackett_luce_loss(
+                scores,
+                torch.tensor(example.ranks, device=scores.device),
+                strength_margin(example.strength, settings.strength_margin),
+            )
+            for scores, example in zip(_scores(model, part), part, strict=True)
+        ]
+        loss = torch.stack(losses).sum()
+        torch.autograd.backward(loss)
+        total += float(loss.detach())
+    return total
 
 
 def _scores(model: RewardModel, examples: Sequence[RankingExample]) -> list[Tensor]:

@@ -28,6 +28,11 @@ class RankingExample:
     ranking_id: int = 0
 
     @property
+    def replies(self) -> int:
+        """K."""
+        return len(self.ranks)
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest sequence."""
         return max(len(sequence) for sequence in self.sequences)

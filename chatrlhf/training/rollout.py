@@ -17,6 +17,7 @@ from chatrlhf.engine.requests import Sampling
 from chatrlhf.engine.sampling import RowGenerator, sample, uniforms_at
 from chatrlhf.models.policy import Policy
 from chatrlhf.training.batches import TokenSequence
+from chatrlhf.training.row_limit import RowLimit
 
 ROLLOUT_ADAPTER = "rollout"
 
@@ -25,11 +26,13 @@ ROLLOUT_ADAPTER = "rollout"
 class Rollout:
     """Prompts and the replies sampled for them.
 
-    ``responses`` hold the end-of-turn token where the reply ended by itself (``finished``).
+    ``responses`` hold the end-of-turn token where the reply ended by itself (``finished``);
+    ``logprobs`` is what each response token was drawn with.
     """
 
     prompts: tuple[tuple[int, ...], ...]
     responses: tuple[tuple[int, ...], ...]
+    logprobs: tuple[tuple[float, ...], ...]
     finished: tuple[bool, ...]
 
     def __len__(self) -> int:
@@ -42,6 +45,17 @@ class Rollout:
         return [TokenSequence.of_reply(prompt, response) for prompt, response in pairs]
 
 
+@dataclass
+class _Reply:
+    """A reply being sampled."""
+
+    prompt: Sequence[int]
+    generator: RowGenerator
+    tokens: list[int]
+    logprobs: list[float]
+    finished: bool = False
+
+
 def collect_rollout(
     policy: Policy,
     prompts: Sequence[Sequence[int]],
@@ -49,42 +63,65 @@ def collect_rollout(
     seed: int,
     max_new_tokens: int,
     temperature: float,
+    limit: RowLimit | None = None,
 ) -> Rollout:
     """Sample one reply to each prompt.
 
     Weights are rounded once to the compute type, as every forward pass rounds them anyway.
-    Row ``i`` draws from the generator of ``(seed, i)``.
+    Row ``i`` draws from the generator of ``(seed, i)``. All rows are decoded together, or as many
+    as ``limit`` allows.
+
+    Raises:
+        RoundError: memory runs out with a single row.
+        ModelError: the model's logits are not numbers.
     """
+    sampling = Sampling(temperature=temperature, top_p=1.0, max_new_tokens=max_new_tokens)
+    limit = RowLimit() if limit is None else limit
+
+    def attempt(rows: int) -> list[_Reply]:
+        replies = [
+            _Reply(prompt, RowGenerator(seed, row), [], []) for row, prompt in enumerate(prompts)
+        ]
+        for start in range(0, len(replies), rows):
+            _decode(policy, adapter, replies[start : start + rows], sampling)
+        return replies
+
     with torch.inference_mode(), _decoding(policy) as adapter:
-        state = DecodeState.prefill(
-            policy.base, policy.bank, prompts, adapters=[adapter] * len(prompts)
-        )
-        ends = policy.base.chat_format.end_token_ids
-        sampling = Sampling(temperature=temperature, top_p=1.0, max_new_tokens=max_new_tokens)
-        generators = [RowGenerator(seed, row) for row in range(len(prompts))]
-        responses: list[list[int]] = [[] for _ in prompts]
-        finished = [False] * len(prompts)
-        rows = list(range(len(prompts)))
-        for step in range(max_new_tokens):
-            uniforms = uniforms_at([generators[row] for row in rows], step)
-            token_ids, _ = sample(state.logits, sampling, uniforms)
-            kept = []
-            for place, token in enumerate(token_ids.tolist()):
-                responses[rows[place]].append(token)
-                if token in ends:
-                    finished[rows[place]] = True
-                else:
-                    kept.append(place)
-            rows = [rows[place] for place in kept]
-            if not rows or step + 1 == max_new_tokens:
-                break
-            state.keep(kept)
-            state.step(token_ids[kept])
+        replies = limit.halving(len(prompts), attempt)
     return Rollout(
-        prompts=tuple(tuple(prompt) for prompt in prompts),
-        responses=tuple(tuple(response) for response in responses),
-        finished=tuple(finished),
+        prompts=tuple(tuple(reply.prompt) for reply in replies),
+        responses=tuple(tuple(reply.tokens) for reply in replies),
+        logprobs=tuple(tuple(reply.logprobs) for reply in replies),
+        finished=tuple(reply.finished for reply in replies),
     )
+
+
+def _decode(
+    policy: Policy, adapter: str | None, replies: Sequence[_Reply], sampling: Sampling
+) -> None:
+    """Sample replies together; rows that have ended leave the batch."""
+    ends = policy.base.chat_format.end_token_ids
+    prompts = [reply.prompt for reply in replies]
+    state = DecodeState.prefill(
+        policy.base, policy.bank, prompts, adapters=[adapter] * len(prompts)
+    )
+    active = list(replies)
+    for step in range(sampling.max_new_tokens):
+        uniforms = uniforms_at([reply.generator for reply in active], step)
+        token_ids, logprobs = sample(state.logits, sampling, uniforms)
+        kept = []
+        drawn = zip(active, token_ids.tolist(), logprobs.tolist(), strict=True)
+        for place, (reply, token, logprob) in enumerate(drawn):
+            reply.tokens.append(token)
+            reply.logprobs.append(logprob)
+            reply.finished = token in ends
+            if not reply.finished:
+                kept.append(place)
+        active = [active[place] for place in kept]
+        if not active or step + 1 == sampling.max_new_tokens:
+            break
+        state.keep(kept)
+        state.step(token_ids[kept])
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from tiny_loop import TinyLoop
 from tiny_model import write_tiny_model
 
 from chatrlhf.models.adapter_files import read_version
+from chatrlhf.models.base_model import BaseModel
 from chatrlhf.models.reward_terms import RewardTerms
 from storage import labels, people, runs, versions
 
@@ -224,3 +225,23 @@ def test_a_trained_adapter_is_kept_only_if_it_helps(make_loop):
     before, after = (float(loss) for loss in re.findall(r"\d+\.\d+", said))
     verdict = "A reward adapter was trained" if after < before else "did not help"
     assert verdict in said
+
+
+def test_a_reward_that_runs_out_of_memory_reads_fewer_replies_at_once(make_loop, monkeypatch):
+    loop = taught(make_loop(weights={"ranking": 1.0, "label:toxic": -0.5}))
+    loop.rank(16)
+    label_all(loop, 10, "toxic", lambda text: "b" in text)
+    body, rows = BaseModel.body, []
+
+    def failing(self, input_ids, *arguments, **options):
+        if options.get("past_key_values") is None:  # not a step of decoding
+            rows.append(input_ids.shape[0])
+            if input_ids.shape[0] > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+        return body(self, input_ids, *arguments, **options)
+
+    monkeypatch.setattr(BaseModel, "body", failing)
+    run = loop.round("reward")
+    assert run.state == "succeeded", run.message
+    assert rows[:3] == [1, 4, 2]  # the check of the base, then four replies, then two
+    assert max(rows[2:]) == 2

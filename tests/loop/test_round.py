@@ -3,12 +3,14 @@
 import random
 
 import pytest
+import torch
 from tiny_loop import TinyLoop
 from tiny_model import write_tiny_model
 
 from chatrlhf.loop import worker
 from chatrlhf.loop.intervals import bootstrap_interval
 from chatrlhf.models.adapter_files import read_version
+from chatrlhf.models.base_model import BaseModel
 from chatrlhf.training.ppo import PpoTrainer
 from storage import runs, versions
 
@@ -177,3 +179,36 @@ def test_a_loss_that_is_not_a_number_fails_the_round_with_a_reason(loop):
     assert run.state == "failed"
     assert "diverged" in run.message
     assert "ppo.learning_rate" in run.message
+
+
+def test_prompts_that_leave_no_room_for_a_reply_skip_the_round(tmp_path, tiny_model):
+    loop = TinyLoop(tmp_path / "data", tiny_model, reward={"max_tokens": 16})
+    loop.rank(16)
+    run = loop.round()
+    assert run.state == "skipped"
+    assert "none has at most 4 tokens" in run.message
+    loop.db.close()
+
+
+def test_a_round_that_runs_out_of_memory_goes_on_with_fewer_replies_at_once(loop, monkeypatch):
+    taught(loop)
+    loop.rank(64)
+    body, start, rows = BaseModel.body, PpoTrainer.__init__, []
+
+    def failing(self, input_ids, *arguments, **options):
+        rows.append(input_ids.shape[0])
+        if input_ids.shape[0] > 12:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return body(self, input_ids, *arguments, **options)
+
+    def starting(*arguments, **options):
+        monkeypatch.setattr(BaseModel, "body", failing)
+        start(*arguments, **options)
+
+    monkeypatch.setattr(PpoTrainer, "__init__", starting)
+    run = loop.round()
+    assert run.state == "succeeded", run.message
+    assert max(rows) > 12
+    assert run.result_version  # through the gates, too
+    used = [m.value for m in runs.list_metrics(loop.db, run.id) if m.name == "ppo/micro_batch"]
+    assert used == [8.0] * 12

@@ -11,6 +11,7 @@ import pytest
 
 from chatrlhf.errors import ConflictError, DataFolderBusyError
 from chatrlhf.loop.supervisor import Pace, Supervisor
+from chatrlhf.loop.trainer_process import TrainerProcess
 from chatrlhf.settings import RoundSettings, Settings
 from storage import conversations, people, rankings, runs
 from storage.conversations import NewReply
@@ -201,6 +202,27 @@ def test_a_trainer_that_hangs_is_killed_and_resumed(make_bench: Callable[..., Be
     now += 1.0  # past the wait before the next attempt
     bench.supervisor.start()
     assert bench.wait_for_state("succeeded").attempts == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGSTOP")
+def test_time_without_a_core_is_no_silence(
+    make_bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(heartbeat_timeout_seconds=100)
+    bench.behave("hang")
+    now, starved = 1000.0, 5.0
+    bench.clock = lambda: now
+    monkeypatch.setattr(TrainerProcess, "starved_seconds", lambda self: starved)
+    bench.supervisor.request_round()
+    bench.supervisor.look()
+    bench.wait(lambda: bench.pids() and process_state(bench.pids()[0]).startswith("T"))
+    bench.supervisor.look()  # sees the last heartbeat
+    now, starved = now + 1000.0, starved + 901.0
+    bench.supervisor.look()
+    assert bench.newest().state == "running"
+    now += 1.0
+    bench.supervisor.look()
+    assert bench.newest().state == "queued"
 
 
 def test_a_trainer_that_beats_is_left_alone(make_bench: Callable[..., Bench]) -> None:

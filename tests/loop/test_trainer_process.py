@@ -140,3 +140,24 @@ def test_a_parent_that_is_gone_already_ends_the_child_at_once() -> None:
         [sys.executable, "-c", code, str(gone.pid)], cwd=ROOT, timeout=30, check=False
     )
     assert ended.returncode == 143
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell")
+def test_a_process_that_gets_no_core_says_so(tmp_path: Path) -> None:
+    """Two busy loops share one core; a third process only sleeps."""
+    core = min(os.sched_getaffinity(0))
+    busy = f"import os\nos.sched_setaffinity(0, [{core}])\nwhile True: pass"
+    rivals = [start(tmp_path / name, busy) for name in ("one", "two")]
+    asleep = start(tmp_path / "three", "import time; time.sleep(60)")
+    try:
+        deadline = time.monotonic() + 20
+        while min(rival.starved_seconds() for rival in rivals) < 1.0:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        before, started = asleep.starved_seconds(), time.monotonic()
+        time.sleep(0.5)
+        assert asleep.starved_seconds() - before < 0.5 * (time.monotonic() - started)
+    finally:
+        for process in (*rivals, asleep):
+            process.stop(0.0)
+    assert asleep.starved_seconds() == 0.0  # gone

@@ -76,6 +76,27 @@ def test_lambda_zero_is_the_one_step_error(replies, discount):
             assert found[row, place].item() == pytest.approx(expected, abs=1e-4)
 
 
+@settings(max_examples=40, deadline=None)
+@given(replies=replies, discount=st.floats(0.5, 1.0), gae_lambda=st.floats(0.0, 1.0))
+def test_gae_is_the_mean_of_all_n_step_advantages_weighted_by_lambda(replies, discount, gae_lambda):
+    # Schulman et al. 2015, equation 16 as first defined: (1 - lambda) sum lambda^(n-1) A^(n),
+    # where the last, which reaches the end, carries all the weight that is left.
+    rewards, values, mask = grids(replies)
+    found = generalised_advantages(
+        rewards.double(), values.double(), mask, discount, gae_lambda
+    ).advantages
+    for row, reply in enumerate(replies):
+        for place, (_, value) in enumerate(reply):
+            left = len(reply) - place
+            total = 0.0
+            for n in range(1, left + 1):
+                gain = sum(discount**k * reply[place + k][0] for k in range(n))
+                after = reply[place + n][1] if n < left else 0.0
+                weight = gae_lambda ** (n - 1) * (1.0 if n == left else 1.0 - gae_lambda)
+                total += weight * (gain + discount**n * after - value)
+            assert found[row, place].item() == pytest.approx(total, abs=1e-9)
+
+
 @settings(max_examples=30, deadline=None)
 @given(replies=replies, extra=st.integers(0, 3))
 def test_padding_with_nan_changes_no_advantage_and_stays_zero(replies, extra):

@@ -77,30 +77,31 @@ class TinyLoop:
             message = SimpleNamespace(role="user", content=f"letters {number}")
             demonstrations.save_demonstration(self.db, self.person.id, text, messages=[message])
 
-    def answers(self, texts, seed, version=None):
-        """One reply of a version to each prompt, as (text, token ids, finished)."""
+    def rollout(self, texts, seed, version=None):
+        """One reply of a version to each prompt, as tokens."""
         name = version or versions.get_alias(self.db, "live")
         files = read_version(verify_version(self.db, self.settings, name))
         self.bank.load_state("test", files.policy.lora)
-        format_ = self.base.chat_format
-        encoded = [
-            format_.encode_prompt([SimpleNamespace(role="user", content=text)]) for text in texts
-        ]
-        rollout = collect_rollout(
+        encode = self.base.chat_format.encode_prompt
+        return collect_rollout(
             Policy(self.base, self.bank, "test"),
-            encoded,
+            [encode([SimpleNamespace(role="user", content=text)]) for text in texts],
             seed=seed,
             max_new_tokens=TOKENS,
             temperature=1.0,
         )
-        bodies = [
-            response[:-1] if finished else response
-            for response, finished in zip(rollout.responses, rollout.finished, strict=True)
-        ]
-        return [
-            (format_.decode(body), body, finished)
-            for body, finished in zip(bodies, rollout.finished, strict=True)
-        ]
+
+    def bodies(self, rollout):
+        """Replies without their end tokens."""
+        pairs = zip(rollout.responses, rollout.finished, strict=True)
+        return [response[:-1] if finished else response for response, finished in pairs]
+
+    def answers(self, texts, seed, version=None):
+        """One reply of a version to each prompt, as (text, token ids, finished)."""
+        rollout = self.rollout(texts, seed, version)
+        decode = self.base.chat_format.decode
+        pairs = zip(self.bodies(rollout), rollout.finished, strict=True)
+        return [(decode(body), body, finished) for body, finished in pairs]
 
     def ask(self, count, prompts=200):
         """Ask ``count`` times, of so many prompts; for each turn, its replies as {id: text}."""
@@ -128,10 +129,12 @@ class TinyLoop:
                 found[turn.id][reply.id] = answer
         return found
 
-    def rank(self, count, score=true_score, prompts=200):
-        """Ask, answer and rank ``count`` turns by ``score``."""
+    def rank(self, count, score=true_score, prompts=200, reversed_share=0.0):
+        """Ask, answer and rank ``count`` turns by ``score``, some of them the wrong way round."""
         for turn_id, replies in self.ask(count, prompts).items():
-            self.say(turn_id, {reply: score(text) for reply, text in replies.items()})
+            is_reversed = self.random.random() < reversed_share if reversed_share else False
+            sign = -1.0 if is_reversed else 1.0
+            self.say(turn_id, {reply: sign * score(text) for reply, text in replies.items()})
 
     def say(self, turn_id, scores, person=None, **extras):
         """Rank a turn by scores of its replies, {id: score}."""
@@ -152,10 +155,10 @@ class TinyLoop:
         run_one(self.settings, run_id=run.id)
         return runs.get_run(self.db, run.id)
 
-    def score_of(self, version, seed=5, count=128):
+    def score_of(self, version, seed=5, count=128, score=true_score):
         """True scores of a version's replies to prompts that were never ranked."""
         texts = [f"letters {n}" for n in range(300, 300 + count)]
-        return torch.tensor([true_score(text) for text, _, _ in self.answers(texts, seed, version)])
+        return torch.tensor([score(text) for text, _, _ in self.answers(texts, seed, version)])
 
     def events(self, run_id):
         """Kinds and sentences of a round's timeline."""

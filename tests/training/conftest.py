@@ -65,8 +65,8 @@ def folder(tmp_path_factory):
 def make_lab(folder):
     """Build fresh labs, equal to one another; fresh, because a bank changes the model."""
 
-    def make(of=folder):
-        base = load_base_model(of, quantization="fp32", device="cpu", training=True)
+    def make(of=folder, quantization="fp32"):
+        base = load_base_model(of, quantization=quantization, device="cpu", training=True)
         base.chat_format.end_token_ids = END_TOKENS
         return Lab(base, LoraBank(base.model, RANK, float(RANK)))
 

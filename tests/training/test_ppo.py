@@ -1,94 +1,24 @@
-"""PPO on a tiny model: the gradient, the penalties, the resume, and that a score rises."""
+"""PPO on a tiny model: the gradient, the penalties, the settings, and that a score rises."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
-
 import pytest
 import torch
+from ppo_lab import (
+    equal,
+    gradients,
+    logprobs_of,
+    make_trainer,
+    odd_share,
+    values_of,
+    weights,
+)
 from tiny_model import write_tiny_model
 
-from chatrlhf.errors import RoundError, VersionError
 from chatrlhf.models.reward_model import RewardModel
 from chatrlhf.settings import PpoSettings
-from chatrlhf.training.ppo import PPO_PARTS, PpoTrainer
+from chatrlhf.training.ppo import PpoTrainer
 from chatrlhf.training.reward import score_sequences
-
-SETTINGS = PpoSettings(
-    learning_rate=1e-2,
-    value_learning_rate=1e-2,
-    iterations=8,
-    minibatches=2,
-    epochs=2,
-    max_new_tokens=6,
-)
-
-
-def odd_share(rollout):
-    """Share of odd tokens: a score without any model."""
-    return torch.tensor([sum(t % 2 for t in one) / len(one) for one in rollout.responses])
-
-
-def make_trainer(lab, scorer=odd_share, seed=0, micro_batch=100, **changes):
-    settings = dataclasses.replace(SETTINGS, **changes)
-    return PpoTrainer(
-        lab.policy(seed=1), lab.critic(seed=2), scorer, settings, seed=seed, micro_batch=micro_batch
-    )
-
-
-def weights(trainer):
-    parts, _ = trainer.state()
-    return {
-        f"{part}/{key}": tensor.clone()
-        for part, some in parts.items()
-        for key, tensor in some.items()
-    }
-
-
-def equal(ours, theirs):
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
-
-
-def logprobs_of(lab, adapter, prompt, response):
-    """Log-probabilities of a response by the model's own logits, (T,)."""
-    with lab.bank.using(adapter):
-        ids = torch.tensor([[*prompt, *response]])
-        log_p = lab.base.model(input_ids=ids, use_cache=False).logits[0].log_softmax(-1)
-    places = torch.arange(len(prompt) - 1, len(prompt) + len(response) - 1)
-    return log_p[places, torch.tensor(response)]
-
-
-def values_of(lab, critic, prompt, response):
-    """What the critic says where each response token is drawn, from the definition."""
-    with lab.bank.using(critic.adapter):
-        ids = torch.tensor([[*prompt, *response]])
-        layers = lab.base.decoder(input_ids=ids, output_hidden_states=True).hidden_states
-    middle, hidden = layers[1][0], layers[-1][0]  # after the first of two layers, and at the end
-    values = []
-    for place in range(len(prompt) - 1, len(prompt) + len(response) - 1):
-        spoken = slice(len(prompt), place + 1)
-        mean = middle[spoken].sum(0) / max(place + 1 - len(prompt), 1)
-        features = torch.cat([hidden[place], mean, 0.01 * hidden[spoken].sum(0)])
-        values.append(critic.head.weight @ features + critic.head.bias)
-    return torch.stack(values)
-
-
-@pytest.mark.parametrize("micro_batch", [3, 100])
-def test_the_first_iteration_starts_at_ratio_one_and_without_kl(lab, prompts, micro_batch):
-    stats, _, _ = make_trainer(lab, micro_batch=micro_batch).iteration(prompts)
-    assert stats.first_ratio_error < 1e-4
-    assert stats.kl == pytest.approx(0.0, abs=1e-4)
-    assert stats.entropy > 1.0
-
-
-def test_later_iterations_start_at_ratio_one_too_but_away_from_the_reference(lab, prompts):
-    trainer = make_trainer(lab, micro_batch=3)
-    for _ in range(3):
-        stats, _, _ = trainer.iteration(prompts)
-        assert stats.first_ratio_error < 1e-4
-    assert abs(stats.kl) > 1e-3
-    assert stats.approx_kl > 1e-5
 
 
 def test_the_first_gradient_is_reinforce_with_the_critic_as_baseline(lab, prompts):
@@ -98,6 +28,7 @@ def test_the_first_gradient_is_reinforce_with_the_critic_as_baseline(lab, prompt
         minibatches=1,
         gae_lambda=1.0,
         kl_coefficient=0.0,
+        kl_target=0.0,
         max_grad_norm=1e9,
         value_coefficient=0.3,
         micro_batch=3,
@@ -128,16 +59,15 @@ def test_the_first_gradient_is_reinforce_with_the_critic_as_baseline(lab, prompt
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch(make_lab, prompts):
-    def gradients(micro_batch):
+    def fitted(micro_batch):
         trainer = make_trainer(
             make_lab(), micro_batch=micro_batch, epochs=1, minibatches=1, entropy_coefficient=0.1
         )
         stats, _, _ = trainer.iteration(prompts)
-        parameters = [*trainer.policy.parameters(), *trainer.critic.parameters()]
-        return [parameter.grad for parameter in parameters], stats
+        return gradients(trainer), stats
 
-    whole, whole_stats = gradients(100)
-    parts, parts_stats = gradients(3)
+    whole, whole_stats = fitted(100)
+    parts, parts_stats = fitted(3)
     for one, other in zip(whole, parts, strict=True):
         assert torch.allclose(one, other, rtol=1e-3, atol=1e-6)
     assert parts_stats.policy_loss == pytest.approx(whole_stats.policy_loss, abs=1e-5)
@@ -189,6 +119,65 @@ def test_without_a_target_the_kl_coefficient_is_fixed(lab, prompts):
     assert trainer.kl_coefficient == 0.1
 
 
+def test_updates_end_where_the_policy_has_moved_too_far(make_lab, prompts):
+    def fitted(**changes):
+        trainer = make_trainer(make_lab(), minibatches=1, learning_rate=1e-3, **changes)
+        stats, _, _ = trainer.iteration(prompts)
+        return trainer, stats
+
+    free, all_made = fitted(epochs=4)
+    assert (all_made.updates, all_made.updates_planned, all_made.stopped_early) == (4, 4, 0)
+    # The first epoch cannot have moved; the second is looked at, found too far, and not made.
+    stopped, stats = fitted(epochs=4, stop_kl=1e-9)
+    assert (stats.updates, stats.updates_planned, stats.stopped_early) == (1, 4, 1)
+    assert stats.approx_kl == 0.0
+    assert stats.largest_approx_kl > 1e-9
+    once, _ = fitted(epochs=1)
+    assert equal(weights(stopped), weights(once))
+    assert not equal(weights(stopped), weights(free))
+    # With a limit between, more than one is made, and none beyond it.
+    limit = all_made.largest_approx_kl / 2
+    _, some = fitted(epochs=4, stop_kl=limit)
+    assert 1 < some.updates < 4
+    assert some.approx_kl <= limit < some.largest_approx_kl
+
+
+def test_updates_end_alike_with_micro_batches(make_lab, prompts):
+    def updates(micro_batch):
+        trainer = make_trainer(make_lab(), micro_batch=micro_batch, epochs=4, stop_kl=3e-3)
+        return [trainer.iteration(prompts)[0].updates for _ in range(3)]
+
+    assert updates(2) == updates(100)
+    assert min(updates(2)) < 8
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms(lab, prompts):
+    trainer = make_trainer(
+        lab,
+        kl_estimator="k3",
+        kl_coefficient=0.3,
+        kl_target=0.0,
+        value_coefficient=0.7,
+        entropy_coefficient=0.02,
+    )
+    for _ in range(2):
+        stats, _, _ = trainer.iteration(prompts)
+        terms = stats.policy_loss + 0.7 * stats.value_loss - 0.02 * stats.entropy
+        assert stats.loss == pytest.approx(terms + 0.3 * stats.kl_loss, abs=1e-6)
+    assert stats.kl_loss > 1e-4
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+def test_a_kl_that_is_a_loss_is_not_in_the_reward_too(lab, prompts, estimator):
+    trainer = make_trainer(lab, kl_estimator=estimator, kl_coefficient=0.5)
+    trainer.iteration(prompts)
+    stats, rollout, scores = trainer.iteration(prompts)
+    judged = torch.where(torch.tensor(rollout.finished), scores, torch.tensor(-1.0))
+    assert abs(stats.kl) > 1e-3
+    assert stats.reward == pytest.approx(float(judged.mean()), abs=1e-5)
+    assert stats.kl_loss > 0.0
+
+
 def test_learning_rates_fall_linearly_to_zero(lab, prompts):
     trainer = make_trainer(lab, iterations=4, value_learning_rate=4e-3)
     seen = []
@@ -232,55 +221,6 @@ def test_a_critic_that_starts_as_the_reward_model_says_its_values(lab, prompts):
     assert torch.equal(score_sequences(reward, rollout.sequences, 4), scores)
 
 
-def test_resuming_is_exact_bit_for_bit(make_lab, prompts):
-    prompts = prompts[:6]
-
-    def after(trainer, iterations):
-        for _ in range(iterations):
-            stats, rollout, _ = trainer.iteration(prompts)
-        return weights(trainer), trainer.kl_coefficient, stats, rollout
-
-    straight = after(make_trainer(make_lab(), micro_batch=3), 4)
-
-    first = make_trainer(make_lab(), micro_batch=3)
-    after(first, 2)
-    parts, values = first.state()
-    after(first, 2)  # going on must not change what was saved
-    for _ in range(2):  # nor must resuming from it
-        second = make_trainer(make_lab(), micro_batch=3)
-        second.restore(parts, values)
-        assert second.step == 2
-        resumed = after(second, 2)
-        assert equal(resumed[0], straight[0])
-        assert resumed[1:] == straight[1:]
-
-
-def test_the_state_has_the_parts_that_a_checkpoint_stores(lab, prompts):
-    trainer = make_trainer(lab)
-    trainer.iteration(prompts)
-    parts, values = trainer.state()
-    assert set(parts) == set(PPO_PARTS)
-    assert values["step"] == 1
-    count = len(trainer.policy.parameters()) + len(trainer.critic.parameters())
-    assert len(parts["optimizer"]) == 3 * count  # step and two moments each
-
-
-def test_a_state_of_another_model_is_refused(make_lab, prompts):
-    parts, values = make_trainer(make_lab()).state()
-    parts["value"] = {key: tensor[:1] for key, tensor in parts["value"].items()}
-    with pytest.raises(VersionError, match="has shape"):
-        make_trainer(make_lab()).restore(parts, values)
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_score_that_is_no_number_stops_the_round_and_changes_no_weight(lab, prompts, bad):
-    trainer = make_trainer(lab, lambda rollout: torch.full((len(rollout),), bad))
-    before = weights(trainer)
-    with pytest.raises(RoundError, match="PPO diverged in iteration 1"):
-        trainer.iteration(prompts)
-    assert equal(weights(trainer), before)
-
-
 def test_another_seed_gives_other_replies(make_lab, prompts):
     rollouts = [make_trainer(make_lab(), seed=seed).iteration(prompts)[1] for seed in (0, 0, 1)]
     assert rollouts[0] == rollouts[1] != rollouts[2]
@@ -314,6 +254,9 @@ def usual():
         {"kl_coefficient": 0.5},
         {"kl_target": 0.0},
         {"kl_horizon": 16},
+        {"kl_estimator": "k2"},
+        {"kl_estimator": "k3"},
+        {"stop_kl": 1e-4},
         {"discount": 0.5},
         {"gae_lambda": 0.5},
         {"missing_eos_score": -4.0},
@@ -352,6 +295,7 @@ def test_a_scripted_score_rises(make_lab, prompts, tmp_path):
         max_new_tokens=8,
         kl_coefficient=0.01,
         kl_target=0.0,
+        stop_kl=0.0,
     )
     trainer = PpoTrainer(lab.policy(), lab.critic(), scorer, settings, seed=2, micro_batch=64)
     scores = [trainer.iteration(prompts * 8)[0].score for _ in range(15)]

@@ -10,6 +10,7 @@ import torch
 from planted import planted
 
 from chatrlhf.errors import RoundError
+from chatrlhf.models.base_model import BaseModel
 from chatrlhf.settings import RewardSettings
 from chatrlhf.training.reward import ranking_features, score_sequences
 from chatrlhf.training.reward_adapter import evaluate_rankings, fit_reward_model, try_adapter
@@ -106,6 +107,28 @@ def test_every_setting_changes_the_result(make_lab, change):
 
     short = dataclasses.replace(SETTINGS, epochs=2)  # at least two, as the head starts at zero
     assert not torch.equal(fitted(dataclasses.replace(short, **change)), fitted(short))
+
+
+def test_running_out_of_memory_halves_the_rankings_at_once_and_changes_nothing(
+    make_lab, monkeypatch
+):
+    whole, cut = (make_lab().reward_model() for _ in range(2))
+    fit_reward_model(whole, planted(8, seed=1), SETTINGS, 0)
+    body, rows = BaseModel.body, []
+
+    def failing(self, input_ids, *arguments, **options):
+        rows.append(input_ids.shape[0])
+        if input_ids.shape[0] > 6:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return body(self, input_ids, *arguments, **options)
+
+    monkeypatch.setattr(BaseModel, "body", failing)
+    fit_reward_model(cut, planted(8, seed=1), SETTINGS, 0)
+    assert rows[:2] == [12, 6]  # four rankings of three replies, then two
+    assert set(rows[1:]) == {6}
+    assert torch.allclose(cut.head.weight, whole.head.weight, atol=1e-4)
+    ours, theirs = cut.lora_parameters(), whole.lora_parameters()
+    assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(ours, theirs, strict=True))
 
 
 def test_evaluating_a_model_is_evaluating_its_scores(lab):

@@ -10,11 +10,17 @@ import torch
 from chatrlhf.training import rollout as rollout_module
 from chatrlhf.training.batches import make_batch
 from chatrlhf.training.rollout import collect_rollout
+from chatrlhf.training.row_limit import RowLimit
 
 
-def collect(policy, prompts, seed=1, tokens=8, temperature=1.0):
+def collect(policy, prompts, seed=1, tokens=8, temperature=1.0, limit=None):
     return collect_rollout(
-        policy, prompts, seed=seed, max_new_tokens=tokens, temperature=temperature
+        policy,
+        prompts,
+        seed=seed,
+        max_new_tokens=tokens,
+        temperature=temperature,
+        limit=limit,
     )
 
 
@@ -109,26 +115,22 @@ def test_successive_tokens_are_drawn_independently(lab):
     assert abs(correlation) < 4 / math.sqrt(len(places))
 
 
-def test_log_probabilities_while_sampling_are_those_of_the_training_pass(lab, prompts, monkeypatch):
+@pytest.mark.parametrize("rows_at_once", [8, 3])
+def test_log_probabilities_while_sampling_are_those_of_the_training_pass(
+    lab, prompts, rows_at_once
+):
     policy = lab.policy(seed=1)
-    drawn = []
-    real = rollout_module.sample
-
-    def sample(*arguments):
-        token_ids, logprobs = real(*arguments)
-        drawn.append(list(zip(token_ids.tolist(), logprobs.tolist(), strict=True)))
-        return token_ids, logprobs
-
-    monkeypatch.setattr(rollout_module, "sample", sample)
-    rollout = collect(policy, prompts, temperature=0.8)
-    by_row = [[] for _ in prompts]
-    for step, draws in enumerate(drawn):
-        rows = [row for row in range(len(prompts)) if len(rollout.responses[row]) > step]
-        for row, (token, logprob) in zip(rows, draws, strict=True):
-            assert token == rollout.responses[row][step]
-            by_row[row].append(logprob)
-    sampled = [logprob for row in by_row for logprob in row]
+    rollout = collect(policy, prompts, temperature=0.8, limit=RowLimit(rows_at_once))
+    assert [len(row) for row in rollout.logprobs] == [len(row) for row in rollout.responses]
+    sampled = [logprob for row in rollout.logprobs for logprob in row]
     assert statistics(policy, rollout, 0.8).logprobs.tolist() == pytest.approx(sampled, abs=1e-4)
+
+
+def test_fewer_rows_at_once_give_the_same_replies(lab, prompts):
+    policy = lab.policy(seed=1)
+    for rows in (1, 3, 5):
+        limited = collect(policy, prompts, limit=RowLimit(rows))
+        assert limited.responses == collect(policy, prompts).responses
 
 
 def test_the_bank_is_as_before_even_after_an_error(lab, prompts, monkeypatch):
