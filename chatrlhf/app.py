@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from typing import Any, Literal, TypeVar
 
+from chatrlhf.engine.requests import ChatMessage, ScoredReplies
 from chatrlhf.errors import ChatRLHFError, ConflictError, LoadingError, ModelError, VersionError
 from chatrlhf.loop import trigger
 from chatrlhf.loop.completions import Completions
@@ -61,6 +62,7 @@ class App:
         self._person: Person | None = None
         self._lock: FileLock | None = None
         self._engine: Engine | None = None
+        self._verify: Verify | None = None
         self._turns: Turns | None = None
         self._completions: Completions | None = None
         self._live: LiveVersion | None = None
@@ -178,6 +180,20 @@ class App:
             "trainer": trainer_status(self.settings, self.db),
         }
 
+    def score_replies(
+        self, messages: Sequence[ChatMessage], replies: Sequence[str]
+    ) -> tuple[str, ScoredReplies]:
+        """Score replies by the live version's reward model; its name and the scores.
+
+        Raises:
+            LoadingError: the engine does not run yet.
+            ConflictError: the live version has no reward model.
+        """
+        name = self.engine.live_version
+        folder = self._ready(self._verify)(name)
+        longest = self.settings.reward.max_tokens
+        return name, self.engine.score_replies(folder, messages, replies, longest)
+
     def next_refit_in(self) -> int | None:
         """How many more rankings start the next round; None where only a request does."""
         return trigger.next_refit_in(self.settings, self.db)
@@ -219,7 +235,7 @@ class App:
         except BaseException:
             engine.stop()
             raise
-        self._engine, self._live = engine, live
+        self._engine, self._live, self._verify = engine, live, opened.verify
         limits = self.settings.engine
         at_once = limits.active_turns + limits.queued_turns
         self._turns = Turns(self.db, engine, concurrent_turns=at_once)

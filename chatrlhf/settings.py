@@ -7,14 +7,22 @@ environment variables, command line options.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import platformdirs
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from chatrlhf.errors import SettingsError
@@ -74,12 +82,33 @@ class SftSettings:
     minimum_new: Positive = 4
 
 
+def _weights_of_text(value: object) -> object:
+    """Environment variables hold the weights as JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise ValueError(f'it is no JSON object like {{"ranking": 1.0}} ({error})') from error
+
+
+TermName = Annotated[str, Field(pattern=r"^(ranking|classifier|label:[a-z][a-z0-9_-]{0,39})$")]
+TermWeight = Annotated[float, Field(allow_inf_nan=False)]
+TermWeights = Annotated[dict[TermName, TermWeight], BeforeValidator(_weights_of_text)]
+
+
 @dataclass(frozen=True, config=_STRICT)
 class RewardSettings:
-    """Reward model: a Plackett-Luce fit of a scalar head.
+    """Reward model: a weighted sum of terms, each with mean 0 and deviation 1.
 
-    From ``adapter_rankings`` rankings on an adapter is trained too, and kept if it orders
-    held-out prompts better.
+    ``weights`` names the terms: ``ranking`` (a Plackett-Luce fit of ``ensemble`` linear heads),
+    ``label:<label>`` (a logistic head; on from ``minimum_labels`` replies of both classes on) and
+    ``classifier`` (the logit of ``classifier_label`` of a transformers sequence classifier, a
+    folder or hub id). A weight of 0 switches a term off. ``spread_penalty`` times the spread of
+    the ensemble is taken off the score.
+
+    ``strength_margin`` is the margin of a ranking of strength 5. From ``adapter_rankings``
+    rankings on an adapter is trained too, and kept if it orders held-out prompts better.
     """
 
     learning_rate: Rate = 2e-4
@@ -91,6 +120,36 @@ class RewardSettings:
     max_grad_norm: Rate = 1.0
     adapter_rankings: Positive = 400
     minimum_rankings: Annotated[int, Field(ge=2)] = 8
+    strength_margin: NonNegative = 1.0
+    ensemble: Annotated[int, Field(ge=1, le=100)] = 5
+    spread_penalty: NonNegative = 0.0
+    minimum_labels: Positive = 8
+    weights: TermWeights = Field(
+        default_factory=lambda: {
+            "ranking": 1.0,
+            "label:good": 0.5,
+            "label:bad": -0.5,
+            "label:toxic": -0.5,
+            "label:wrong": -0.5,
+        }
+    )
+    classifier: str = ""
+    classifier_label: str = ""
+    classifier_input: Literal["pair", "reply"] = "pair"
+
+    @model_validator(mode="after")
+    def _check_terms(self) -> Self:
+        if not any(self.weights.values()):
+            raise ValueError("reward.weights has no term with a weight other than 0")
+        has_weight = bool(self.weights.get("classifier"))
+        if has_weight and not (self.classifier and self.classifier_label):
+            raise ValueError(
+                "reward.weights has a classifier; set reward.classifier to a folder or hub id and "
+                "reward.classifier_label to one of its labels"
+            )
+        if self.classifier and not has_weight:
+            raise ValueError('reward.classifier is set; give it a weight, as "classifier" = 1.0')
+        return self
 
 
 @dataclass(frozen=True, config=_STRICT)

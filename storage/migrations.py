@@ -26,6 +26,11 @@ def m001_first_schema(connection: sqlite_utils.Database) -> None:
         connection.executescript(script)
 
 
+def m002_terms_of_samples(connection: sqlite_utils.Database) -> None:
+    """What each term of the reward adds to a sample's score, as a JSON object."""
+    connection.execute("ALTER TABLE run_samples ADD COLUMN terms TEXT NOT NULL DEFAULT '{}'")
+
+
 _PEOPLE = """
 CREATE TABLE people (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -253,7 +258,7 @@ CREATE TABLE aliases (
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[Migration, ...] = (m001_first_schema,)
+MIGRATIONS: tuple[Migration, ...] = (m001_first_schema, m002_terms_of_samples)
 
 
 def schema_version(connection: sqlite_utils.Database) -> int:

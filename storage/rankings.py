@@ -1,22 +1,20 @@
-"""Rankings of the replies of a turn, their revisions, and labels on single replies."""
+"""Rankings of the replies of a turn, and their revisions."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from chatrlhf.errors import BadInputError, ConflictError, NotFoundError
 from storage.conversations import get_turn, messages_before
 from storage.database import Database, Parameters, insert
-from storage.records import Label, Message, RankedTurn, Ranking, Turn
-from storage.replies import RANKABLE, get_reply
+from storage.records import Message, RankedTurn, Ranking, Turn
+from storage.replies import RANKABLE
 from storage.values import checked_text, now, sha256_of, to_json
 
 STRENGTHS = range(1, 6)
-_LABEL = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
 
 def order_text(ranks_by_position: Mapping[int, int]) -> str:
@@ -289,44 +287,10 @@ def _ranked_turn(db: Database, ranking: Ranking) -> RankedTurn:
         turn_id=turn.id,
         person_id=ranking.person_id,
         messages=(*context, Message("user", turn.text)),
+        reply_ids=tuple(reply.id for reply in replies),
         replies=tuple(reply.text for reply in replies),
         finished=tuple(reply.finish_reason == "stop" for reply in replies),
         ranks=tuple(ranking.ranks[reply.id] for reply in replies),
         strength=ranking.strength,
         all_bad=ranking.all_bad,
     )
-
-
-def save_label(
-    db: Database,
-    reply_id: int,
-    person_id: int,
-    label: str,
-    value: bool,  # noqa: FBT001
-) -> Label:
-    """Say that ``label`` is (not) true of the reply; a later word of the person replaces it."""
-    if not isinstance(label, str) or not _LABEL.fullmatch(label):
-        raise BadInputError(
-            f"label {label!r} must be 1 to 40 of a-z, 0-9, _ and -, and begin with a letter"
-        )
-    with db.transaction() as connection:
-        if get_reply(db, reply_id).state not in RANKABLE:
-            raise ConflictError(f"reply {reply_id} is not finished; label it when it is")
-        if db.row("SELECT 1 FROM people WHERE id = ?", [person_id]) is None:
-            raise NotFoundError(f"there is no person {person_id}")
-        connection.execute(
-            "INSERT INTO labels (reply_id, person_id, label, value, created_at) "
-            "VALUES (?, ?, ?, ?, ?) ON CONFLICT (reply_id, person_id, label) "
-            "DO UPDATE SET value = excluded.value, created_at = excluded.created_at",
-            [reply_id, person_id, label, int(value), now()],
-        )
-    return Label(reply_id, person_id, label, bool(value))
-
-
-def labels_of(db: Database, reply_id: int) -> Sequence[Label]:
-    """What all persons say of the reply."""
-    sql = "SELECT * FROM labels WHERE reply_id = ? ORDER BY label, person_id"
-    return [
-        Label(row["reply_id"], row["person_id"], row["label"], bool(row["value"]))
-        for row in db.rows(sql, [reply_id])
-    ]

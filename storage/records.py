@@ -130,11 +130,23 @@ class RankedTurn:
     turn_id: int
     person_id: int
     messages: tuple[Message, ...]
+    reply_ids: tuple[int, ...]
     replies: tuple[str, ...]
     finished: tuple[bool, ...]
     ranks: tuple[int, ...]
     strength: int | None
     all_bad: bool
+
+
+@dataclass(frozen=True)
+class LabelledReply:
+    """A reply with its context, and what people say of it; ``finished``: it ended by itself."""
+
+    reply_id: int
+    messages: tuple[Message, ...]
+    text: str
+    finished: bool
+    labels: tuple[Label, ...]
 
 
 @dataclass(frozen=True)
@@ -208,7 +220,10 @@ class Metric:
 
 @dataclass(frozen=True)
 class Sample:
-    """A reply that the policy in training gave, with its score; ``id`` once stored."""
+    """A reply that the policy in training gave, with its score; ``id`` once stored.
+
+    ``terms`` says what each term of the reward adds to the score.
+    """
 
     stage: str
     step: int
@@ -216,6 +231,7 @@ class Sample:
     reply: str
     score: float | None
     id: int = 0
+    terms: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

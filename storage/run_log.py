@@ -64,8 +64,8 @@ def add_samples(db: Database, run_id: int, fence: int, samples: Sequence[Sample]
         require_fence(db, run_id, fence)
         for sample in samples:
             connection.execute(
-                "INSERT INTO run_samples (run_id, stage, step, prompt, reply, score) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO run_samples (run_id, stage, step, prompt, reply, score, terms) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [
                     run_id,
                     sample.stage,
@@ -73,6 +73,7 @@ def add_samples(db: Database, run_id: int, fence: int, samples: Sequence[Sample]
                     generated_text(sample.prompt),
                     generated_text(sample.reply),
                     sample.score,
+                    to_json(sample.terms),
                 ],
             )
 
@@ -82,11 +83,11 @@ def list_samples(
 ) -> list[Sample]:
     """The newest samples of the run, oldest of them first."""
     rows = db.rows(
-        "SELECT stage, step, prompt, reply, score, id FROM run_samples "
+        "SELECT stage, step, prompt, reply, score, id, terms FROM run_samples "
         "WHERE run_id = :run AND (:stage IS NULL OR stage = :stage) ORDER BY id DESC LIMIT :limit",
         {"run": run_id, "stage": stage, "limit": limit},
     )
-    return [Sample(**row) for row in reversed(rows)]
+    return [Sample(**{**row, "terms": json.loads(row["terms"])}) for row in reversed(rows)]
 
 
 def add_event(

@@ -24,6 +24,11 @@ NEEDS_THE_ENGINE = [
     ("POST", "/api/conversations/1/turns", {"text": "Hello"}),
     ("POST", "/api/versions/rollback", None),
     ("POST", "/api/versions/v0/promote", None),
+    (
+        "POST",
+        "/api/reward/score",
+        {"messages": [{"role": "user", "content": "a"}], "replies": [""]},
+    ),
     ("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello"}]}),
 ]
 

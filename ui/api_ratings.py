@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 
 from chatrlhf.app import App
-from storage import conversations, demonstrations, prompts, queue, rankings
+from storage import conversations, demonstrations, labels, prompts, queue, rankings
 from storage.records import Prompt, Ranking
 from ui.access import IdInPath, TheApp
 from ui.bodies import DemonstrationBody, LabelBody, PromptsBody, RankingBody
@@ -92,7 +92,7 @@ def write_demonstration(app: TheApp, turn_id: IdInPath, body: DemonstrationBody)
 def label_reply(app: TheApp, reply_id: IdInPath, body: LabelBody) -> dict[str, Any]:
     """Say whether a word such as ``toxic`` applies to a reply."""
     conversations.get_reply(app.db, reply_id, app.person.id)
-    rankings.save_label(app.db, reply_id, app.person.id, body.label, body.value)
+    labels.save_label(app.db, reply_id, app.person.id, body.label, body.value)
     return {"reply_id": reply_id, "label": body.label, "value": body.value}
 
 

@@ -124,6 +124,20 @@ class RoundBody(Body):
     stages: list[Stage] | None = Field(default=None, min_length=1, max_length=3)
 
 
+class MessageBody(Body):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: FilledText
+
+
+class ScoreBody(Body):
+    """A conversation that ends with the person's message, and replies to it."""
+
+    messages: list[MessageBody] = Field(min_length=1, max_length=1000)
+    replies: list[Text] = Field(min_length=1, max_length=64)
+
+
 class TextPart(BaseModel):
     """A part of a message's content, as OpenAI's clients may send it."""
 

@@ -22,7 +22,7 @@ from starlette.middleware.cors import CORSMiddleware
 from chatrlhf.app import App, build_app
 from chatrlhf.errors import SettingsError
 from chatrlhf.settings import Settings
-from ui import api_chat, api_ratings, api_training, openai_api
+from ui import api_chat, api_ratings, api_reward, api_training, openai_api
 from ui.errors import UnexpectedErrors, install_error_answers, unknown_path
 from ui.page_policy import PageNonce
 from ui.security import GuardMiddleware
@@ -49,7 +49,7 @@ def create_server(app: App, *, hosts: Iterable[str] = (), with_page: bool = True
     server.add_middleware(CORSMiddleware, allow_origins=[])
     server.add_middleware(PageNonce)
     server.add_middleware(GuardMiddleware, hosts=hosts)
-    for part in (api_chat, api_ratings, api_training, openai_api):
+    for part in (api_chat, api_ratings, api_reward, api_training, openai_api):
         server.include_router(part.router)
     for prefix in ("/api", "/v1"):
         server.mount(prefix, unknown_path(server))

@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,14 @@ import torch
 from chatrlhf.engine.admission import check_request, room_for_reply
 from chatrlhf.engine.decode import DecodeState
 from chatrlhf.engine.prefix_cache import PrefixCache
-from chatrlhf.engine.requests import ChatMessage, Completed, Failed, ReplyRequest
+from chatrlhf.engine.requests import (
+    ChatMessage,
+    Completed,
+    Failed,
+    ReplyRequest,
+    ScoredReplies,
+)
+from chatrlhf.engine.reward_scoring import ReplyScorer
 from chatrlhf.engine.slots import Slots
 from chatrlhf.engine.small_batch import speed_up
 from chatrlhf.engine.streams import Meter, ReplyStream
@@ -64,6 +71,7 @@ class Engine:
             speed_up(base.model)
         # On a CPU the small matrices of an adapter are faster in float32 than in bfloat16.
         dtype = torch.float32 if on_cpu else base.compute_dtype
+        self._adapter_dtype = dtype
         self._slots = Slots(bank, settings.resident_versions, dtype, self._prefixes.drop)
         self._changed = threading.Condition()
         self._queue: deque[Work] = deque()
@@ -148,6 +156,22 @@ class Engine:
             )
             self._changed.notify()
         return stream
+
+    def score_replies(
+        self, folder: Path, messages: Sequence[ChatMessage], replies: Sequence[str], longest: int
+    ) -> ScoredReplies:
+        """Score finished replies to a conversation by the reward model of a version's folder.
+
+        Decoding goes on between every few replies; ``longest`` bounds context and reply together.
+
+        Raises:
+            ConflictError: the version has no reward model, or only a classifier as its reward.
+            VersionError: its files are corrupt or do not fit the base.
+        """
+        files = read_version(folder)
+        self._check_base(files.manifest)
+        scorer = ReplyScorer(self._base, self._bank, self._adapter_dtype, files, folder.name)
+        return scorer.score(messages, replies, longest, self._command)
 
     def statistics(self) -> dict[str, Any]:
         """Numbers for people: requests, tokens, speed, versions, memory."""

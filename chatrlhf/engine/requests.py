@@ -91,3 +91,20 @@ class Completed:
 
 
 EngineEvent = Started | Delta | Finished | Failed | Completed
+
+
+@dataclass(frozen=True)
+class ReplyScore:
+    """The reward of one reply, what each term adds to it, and how far the ensemble is apart."""
+
+    total: float
+    terms: dict[str, float]
+    spread: float
+
+
+@dataclass(frozen=True)
+class ScoredReplies:
+    """Scores in the order of the replies, and the terms that were left out."""
+
+    scores: tuple[ReplyScore, ...]
+    left_out: tuple[str, ...]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from chatrlhf.engine.requests import EngineEvent, ReplyRequest
+from chatrlhf.engine.requests import ChatMessage, EngineEvent, ReplyRequest, ScoredReplies
 
 
 class ReplyStream(Protocol):
@@ -43,7 +43,20 @@ class VersionedEngine(Protocol):
         """Names of the versions in memory."""
 
 
-class Engine(ReplyEngine, VersionedEngine, Protocol):
+class ScoringEngine(Protocol):
+    """What scoring replies needs of the engine."""
+
+    @property
+    def live_version(self) -> str:
+        """Name of the version that new requests get."""
+
+    def score_replies(
+        self, folder: Path, messages: Sequence[ChatMessage], replies: Sequence[str], longest: int
+    ) -> ScoredReplies:
+        """Score replies by a version's reward model; ConflictError when it has none."""
+
+
+class Engine(ReplyEngine, VersionedEngine, ScoringEngine, Protocol):
     """What the server needs of the engine."""
 
     def start(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from chatrlhf.errors import RoundError
 from storage import run_log, runs
@@ -17,6 +18,15 @@ class LeaseLostError(RoundError):
     """Another worker holds the round, or a person cancelled it; stop without writing."""
 
     code = "lease_lost"
+
+
+class ScoredText(NamedTuple):
+    """A reply, its score, and what each term of the reward adds to it."""
+
+    prompt: str
+    reply: str
+    score: float
+    terms: dict[str, float]
 
 
 class RunProgress:
@@ -56,9 +66,12 @@ class RunProgress:
         rows = [Metric(stage, step, f"{stage}/{name}", value) for name, value in values.items()]
         run_log.add_metrics(self.db, self.run.id, self.run.fence, rows)
 
-    def samples(self, step: int, rows: Sequence[tuple[str, str, float | None]]) -> None:
-        """Store replies of the policy in training as (prompt, reply, score)."""
-        samples = [Sample(self._stage, step, prompt, reply, score) for prompt, reply, score in rows]
+    def samples(self, step: int, rows: Sequence[ScoredText]) -> None:
+        """Store replies of the policy in training."""
+        samples = [
+            Sample(self._stage, step, row.prompt, row.reply, row.score, terms=row.terms)
+            for row in rows
+        ]
         run_log.add_samples(self.db, self.run.id, self.run.fence, samples)
 
     def event(self, kind: str, text: str) -> None:

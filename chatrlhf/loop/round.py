@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -24,31 +24,24 @@ from chatrlhf.loop import gates
 from chatrlhf.loop.checkpoints import Checkpoints
 from chatrlhf.loop.datasets import RoundData, Tokens
 from chatrlhf.loop.gates import GateResult
-from chatrlhf.loop.progress import RunProgress
-from chatrlhf.models.adapter_files import POLICY, Component
+from chatrlhf.loop.incumbent import Incumbent
+from chatrlhf.loop.progress import RunProgress, ScoredText
+from chatrlhf.loop.reward_stage import START, RewardStage
+from chatrlhf.models.adapter_files import POLICY, REWARD, Component
 from chatrlhf.models.base_model import BaseModel
 from chatrlhf.models.lora import LoraBank
 from chatrlhf.models.policy import Policy
-from chatrlhf.models.reward_model import RewardModel, ScalarHead, ValueModel
+from chatrlhf.models.reward_model import ScalarHead, ValueModel
+from chatrlhf.models.reward_terms import TermScores
 from chatrlhf.settings import Settings
 from chatrlhf.training.batches import make_batch
 from chatrlhf.training.ppo import PPO_PARTS, PpoTrainer
-from chatrlhf.training.reward import (
-    RewardEvaluation,
-    RewardStep,
-    evaluate_rankings,
-    fit_head,
-    fit_reward_model,
-    fold_of,
-    normalise,
-    ranking_features,
-    score_sequences,
-)
+from chatrlhf.training.reward import Replies, Reward
 from chatrlhf.training.rollout import Rollout, collect_rollout
 from chatrlhf.training.row_limit import RowLimit
 from chatrlhf.training.sft import SftStep, fit_demonstrations, mean_token_loss
 
-START, REWARD, VALUE = "start", "reward", "value"
+VALUE = "value"
 CHECKPOINT_EVERY = 4
 SAMPLES_SHOWN = 4
 REFERENCE_SAMPLES = 32
@@ -70,7 +63,10 @@ class RoundOutcome:
 
 @dataclass
 class Round:
-    """The tools of one round; ``parent`` are the live version's adapter weights."""
+    """The tools of one round.
+
+    ``parent`` are the live version's adapter weights, ``incumbent`` its reward model.
+    """
 
     base: BaseModel
     bank: LoraBank
@@ -81,6 +77,8 @@ class Round:
     checkpoints: Checkpoints
     progress: RunProgress
     new_demonstrations: int
+    incumbent: Incumbent | None = None
+    _judged: TermScores | None = field(default=None, init=False)
 
     def run(self) -> RoundOutcome:
         """Go through the stages.
@@ -153,92 +151,30 @@ class Round:
 
     # Reward model
 
-    def _reward(self, metrics: dict[str, Any]) -> tuple[RewardModel, GateResult]:
-        needed = self.settings.reward.minimum_rankings
-        count = len(self.data.rankings)
-        if count < needed or self.data.ranked_prompts < 2:
-            raise RoundSkippedError(
-                f"There are {count} rankings that order replies, of {self.data.ranked_prompts} "
-                f"prompts; the reward model needs {needed}, of at least two prompts. Rank more "
-                "replies."
-            )
-        self.bank.copy(START, REWARD)
-        head = ScalarHead(self.base.hidden_size)
-        model = RewardModel(self.base, self.bank, REWARD, head)
-        saved = self.checkpoints.load(REWARD)
-        if saved is None:
-            evaluation = self._fit_reward(model)
-            self.checkpoints.save(
-                REWARD,
-                {"lora": self.bank.state_of(REWARD), "head": head.state()},
-                dataclasses.asdict(evaluation),
-            )
-        else:
-            self.bank.load_state(REWARD, saved.part("lora"))
-            head.load(saved.part("head"))
-            evaluation = RewardEvaluation(**saved.values)
-        metrics["reward"] = {**dataclasses.asdict(evaluation), "accuracy": evaluation.accuracy}
-        gate = gates.reward_gate(evaluation)
-        self._tell(gate)
-        return model, gate
+    def _reward(self, metrics: dict[str, Any]) -> tuple[Reward, GateResult]:
+        stage = RewardStage(
+            self.base,
+            self.bank,
+            self.settings,
+            self.data,
+            self.checkpoints,
+            self.progress,
+            self._row_limit,
+            self.incumbent,
+        )
+        result = stage.run(self._reference)
+        metrics["reward"] = result.metrics
+        self._tell(result.gate)
+        return result.reward, result.gate
 
-    def _fit_reward(self, model: RewardModel) -> RewardEvaluation:
-        examples = self.data.rankings
-        self.progress.stage(REWARD, len(examples))
-        features = ranking_features(
-            model,
-            examples,
-            lambda step, steps: self.progress.step(step, steps, "Reading the ranked replies"),
-        )
-        evaluation = fit_head(model.head, examples, features)
-        if len(examples) >= self.settings.reward.adapter_rankings:
-            evaluation = self._fit_reward_adapter(model, evaluation)
-        self.progress.metrics(
-            0,
-            {
-                "loss": evaluation.loss,
-                "held_out_accuracy": evaluation.accuracy,
-                "calibration_error": evaluation.calibration_error,
-                "length_correlation": evaluation.length_correlation,
-            },
-        )
+    def _reference(self) -> Replies:
+        """Replies of the start, over which the reward's terms are brought to one scale."""
         prompts = self._draw(self.data.prompts, REFERENCE_SAMPLES, "reference")
-        samples = self._answers(START, prompts, seed=self._seed)
-        normalise(model, samples.sequences, self.settings.round.micro_batch)
-        return evaluation
-
-    def _fit_reward_adapter(self, model: RewardModel, before: RewardEvaluation) -> RewardEvaluation:
-        """Train the adapter on all folds but one; keep it if that fold is ordered better."""
-        examples = self.data.rankings
-        fold = fold_of(examples)
-        train = [example for example, one in zip(examples, fold, strict=True) if one]
-        held_out = [example for example, one in zip(examples, fold, strict=True) if not one]
-        head_only = model.head.state()
-        on_train = ScalarHead(self.base.hidden_size)
-        fit_head(on_train, train, ranking_features(model, train))
-        model.head.load(on_train.state())
-        frozen = evaluate_rankings(model, held_out)
-
-        def on_step(done: RewardStep) -> None:
-            self.progress.metrics(done.step, {"loss": done.loss, "grad_norm": done.grad_norm})
-            self.progress.step(done.step, done.steps, f"Reward model loss {done.loss:.3f}")
-
-        fit_reward_model(model, train, self.settings.reward, self._seed, on_step)
-        trained = evaluate_rankings(model, held_out)
-        if trained.loss < frozen.loss:
-            return trained
-        self.bank.copy(START, REWARD)
-        model.head.load(head_only)
-        self.progress.event(
-            "info",
-            f"Training the reward adapter did not help (held-out loss {frozen.loss:.3f} -> "
-            f"{trained.loss:.3f}), so the head alone is used.",
-        )
-        return before
+        return self._replies(self._answers(START, prompts, seed=self._seed))
 
     # PPO
 
-    def _ppo(self, reward_model: RewardModel) -> None:
+    def _ppo(self, reward_model: Reward) -> None:
         self.bank.copy(START, POLICY)
         self.bank.copy(REWARD, VALUE)
         value_head = ScalarHead(self.base.hidden_size)
@@ -270,7 +206,7 @@ class Round:
                 f"PPO score {stats.score:+.2f}, KL {stats.kl:.1f}, {stats.reply_tokens:.0f} tokens",
             )
 
-    def _policy_outcome(self, reward_model: RewardModel, metrics: dict[str, Any]) -> RoundOutcome:
+    def _policy_outcome(self, reward_model: Reward, metrics: dict[str, Any]) -> RoundOutcome:
         prompts = self.data.gate_prompts or self.data.prompts[: self.settings.round.gate_prompts]
         self.progress.stage("gates", 2)
         canaries = []
@@ -296,7 +232,7 @@ class Round:
             return RoundOutcome(text, {}, metrics)
         components = {
             POLICY: Component(self.bank.state_of(POLICY)),
-            REWARD: Component(self.bank.state_of(REWARD), reward_model.head.state()),
+            REWARD: Component(self.bank.state_of(REWARD), reward_model.terms.state()),
         }
         text = f"Mean score {parent.score:+.2f} -> {candidate.score:+.2f} at {kl:.1f} nats."
         return RoundOutcome(text, components, metrics)
@@ -338,10 +274,20 @@ class Round:
             temperature=self.settings.ppo.temperature,
         )
 
-    def _scores(self, model: RewardModel, rollout: Rollout) -> Tensor:
-        return self._row_limit.halving(
-            len(rollout), lambda rows: score_sequences(model, rollout.sequences, rows)
+    def _scores(self, reward: Reward, rollout: Rollout) -> Tensor:
+        replies = self._replies(rollout)
+        self._judged = self._row_limit.halving(
+            len(rollout), lambda rows: reward.score(replies, rows)
         )
+        return self._judged.total
+
+    def _replies(self, rollout: Rollout) -> Replies:
+        decode = self.base.chat_format.decode
+        texts = [
+            (self.data.questions[prompt], decode(response))
+            for prompt, response in zip(rollout.prompts, rollout.responses, strict=True)
+        ]
+        return Replies(rollout.sequences, texts)
 
     def _distance(self, rollout: Rollout) -> float:
         """Mean sequence KL of the policy's own replies to its start, in nats."""
@@ -372,11 +318,22 @@ class Round:
         return total
 
     def _show(self, step: int, rollout: Rollout, scores: Tensor) -> None:
+        """Store some replies of an iteration, and the means of the terms of the reward."""
+        judged = self._judged
+        if judged is None:
+            return
+        means = {f"term_{name}": float(value.mean()) for name, value in judged.values.items()}
+        self.progress.metrics(step, {**means, "spread": float(judged.spread.mean())})
         decode = self.base.chat_format.decode
-        rows = [
-            (self.data.questions[prompt], decode(response), float(score))
-            for prompt, response, score in zip(
-                rollout.prompts[:SAMPLES_SHOWN], rollout.responses, scores, strict=False
-            )
-        ]
-        self.progress.samples(step, rows)
+        self.progress.samples(
+            step,
+            [
+                ScoredText(
+                    self.data.questions[rollout.prompts[row]],
+                    decode(rollout.responses[row]),
+                    float(scores[row]),
+                    {name: float(value[row]) for name, value in judged.contributions.items()},
+                )
+                for row in range(min(SAMPLES_SHOWN, len(rollout)))
+            ],
+        )

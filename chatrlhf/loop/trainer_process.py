@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -49,7 +50,8 @@ def settings_environment(settings: Settings) -> dict[str, str]:
         if dataclasses.is_dataclass(values):
             for field in dataclasses.fields(values):
                 name = f"CHATRLHF_{group.name}_{field.name}".upper()
-                variables[name] = str(getattr(values, field.name))
+                value = getattr(values, field.name)
+                variables[name] = json.dumps(value) if isinstance(value, dict) else str(value)
     return variables
 
 

@@ -19,11 +19,12 @@ from pydantic import TypeAdapter
 from chatrlhf.errors import ChatRLHFError, ConflictError, RoundSkippedError
 from chatrlhf.loop.checkpoints import Checkpoints
 from chatrlhf.loop.datasets import load_round_data
+from chatrlhf.loop.incumbent import Incumbent
 from chatrlhf.loop.progress import LeaseLostError, RunProgress
 from chatrlhf.loop.publish import base_fields, publish_round, publish_starter, verify_version
 from chatrlhf.loop.round import Round
 from chatrlhf.loop.trainer_state import crashes_of
-from chatrlhf.models.adapter_files import AdapterShape, read_version
+from chatrlhf.models.adapter_files import REWARD, AdapterFiles, AdapterShape, read_version
 from chatrlhf.models.base_model import load_base_model
 from chatrlhf.models.catalog import ensure_local, find_source
 from chatrlhf.models.lora import LoraBank
@@ -122,6 +123,7 @@ def _train_and_publish(
         checkpoints=_checkpoints(settings, run, identity),
         progress=progress,
         new_demonstrations=demonstrations.count_new(db, trained),
+        incumbent=_incumbent(files),
     ).run()
     if not outcome.promoted:
         return outcome.message, None
@@ -144,6 +146,13 @@ def _train_and_publish(
     runs.set_state(db, TRAINED_DEMONSTRATION, newest_demonstration)
     progress.event("info", f"{version.name} is live. {outcome.message}")
     return f"{version.name} is live. {outcome.message}", version.name
+
+
+def _incumbent(files: AdapterFiles) -> Incumbent | None:
+    component = files.components.get(REWARD)
+    if component is None:
+        return None
+    return Incumbent(component, int(files.manifest.get("last_ranking_id", 0)))
 
 
 def _with_stored(settings: Settings, run: Run, crashes: int) -> Settings:

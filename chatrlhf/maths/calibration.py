@@ -31,6 +31,22 @@ def fitted_temperature(margins: Tensor, low: float = 0.05, high: float = 20.0) -
     return float(torch.tensor((left + right) / 2).exp())
 
 
+def cross_fitted_error(margins: Tensor, folds: Tensor) -> float:
+    """Calibration error, each fold at the temperature fitted to the other folds.
+
+    A temperature judged on the very margins that it was fitted to looks better than it is.
+
+    Args:
+        margins: (P,).
+        folds: (P,) integer, the fold of each comparison.
+    """
+    scaled = margins.double().clone()
+    for fold in set(folds.tolist()):
+        inside = folds == fold
+        scaled[inside] = margins[inside].double() / fitted_temperature(margins[~inside])
+    return expected_calibration_error(scaled)
+
+
 def expected_calibration_error(margins: Tensor, temperature: float = 1.0, bins: int = 10) -> float:
     """Mean gap between confidence and accuracy over equal-width bins of confidence.
 

@@ -2,7 +2,7 @@
 
     versions/v3/
       adapter_config.json  adapter_model.safetensors      the policy, loadable by PeftModel
-      reward/  value/                                      the same, plus head.safetensors each
+      reward/                                              the same, plus head.safetensors
       manifest.json                                        sizes and hashes, written last
 
 A folder without a manifest is not a version. Publishing writes a temporary folder, flushes every
@@ -30,7 +30,7 @@ from chatrlhf.errors import VersionError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-POLICY = "policy"
+POLICY, REWARD = "policy", "reward"
 _NAME = re.compile(r"^v[0-9]+$")
 _TEMPORARY = ".tmp-"
 _HASH_CHUNK_BYTES = 1 << 20
@@ -47,7 +47,10 @@ class AdapterShape:
 
 @dataclass(frozen=True)
 class Component:
-    """One adapter of a version: LoRA tensors under peft's names, and a head if it has one."""
+    """One adapter of a version: LoRA tensors under peft's names, and what it has beside them.
+
+    ``head`` holds further tensors by name: the reward model's terms, a critic's head.
+    """
 
     lora: dict[str, Tensor]
     head: dict[str, Tensor] = field(default_factory=dict)

@@ -3,9 +3,10 @@
 Notation: B rows, L positions, H hidden size, N response tokens of a batch in row-major order,
 D = 3 H pooled features.
 
-Both read, under their own LoRA adapter, the final hidden states of the base, pooled causally:
+Both read, under their own LoRA adapter, the hidden states of the base, h the final ones and m those
+of its middle layer, pooled causally:
 
-    phi_t = [ h_t ;  mean of h over the response tokens up to t ;  their sum ]
+    phi_t = [ h_t ;  mean of m over the response tokens up to t ;  sum of h over them ]
 
 The reward model reads phi at the last real token of a reply; the critic reads it at each position
 that a response token is drawn from, so it starts as an exact copy of the reward model, adapter and
@@ -23,33 +24,38 @@ from torch import Tensor, nn
 from chatrlhf.errors import VersionError
 from chatrlhf.models.base_model import BaseModel
 from chatrlhf.models.lora import LoraBank
+from chatrlhf.models.middle_layer import middle_states
 from chatrlhf.models.policy import Policy
 
 POOLS = 3
+# How large standardised features of each pool are. A ridge binds small ones more: with few rankings
+# the last state misleads (docs/decisions.md).
+POOL_SIZES = (0.3, 1.0, 1.0)
 # Keeps the sum near the size of the other features for replies of ordinary length.
 _SUM_SCALE = 0.01
 
 
-def pooled_features(hidden: Tensor, is_response_token: Tensor) -> Tensor:
-    """Causal features of every position, (B, L, H) -> (B, L, D) float32.
+def pooled_features(hidden: Tensor, middle: Tensor, is_response_token: Tensor) -> Tensor:
+    """Causal features of every position, (B, L, D) float32.
 
     Args:
-        hidden: (B, L, H).
+        hidden: (B, L, H) final hidden states.
+        middle: (B, L, H) those of the middle layer.
         is_response_token: (B, L) bool.
     """
-    hidden = hidden.float()
     mask = is_response_token[..., None]
-    total = torch.where(mask, hidden, torch.zeros_like(hidden)).cumsum(1)
     count = mask.cumsum(1).clamp(min=1)
-    return torch.cat([hidden, total / count, total * _SUM_SCALE], dim=-1)
+    hidden, middle = hidden.float(), middle.float()
+    mean = torch.where(mask, middle, 0.0).cumsum(1) / count
+    total = torch.where(mask, hidden, 0.0).cumsum(1)
+    return torch.cat([hidden, mean, total * _SUM_SCALE], dim=-1)
 
 
 class ScalarHead(nn.Module):
-    """A linear map of standardised features to one number, then shifted and scaled.
+    """A linear map of standardised features to one number.
 
-    ``score = (w ((x - feature_mean) * feature_scale) + b - mean) / std``. The feature statistics
-    are set from the replies of a fit; ``mean`` and ``std`` after it, so that scores of reference
-    replies have mean 0 and standard deviation 1. Weights start at zero: the fit is convex.
+    ``score = w ((x - feature_mean) * feature_scale) + b``. The feature statistics are set from the
+    replies of a fit and do not train. Weights start at zero.
     """
 
     def __init__(self, hidden_size: int) -> None:
@@ -60,42 +66,34 @@ class ScalarHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(()))
         self.feature_mean: Tensor
         self.feature_scale: Tensor
-        self.mean: Tensor
-        self.std: Tensor
         self.register_buffer("feature_mean", torch.zeros(size))
         self.register_buffer("feature_scale", torch.ones(size))
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("std", torch.ones(()))
 
     def forward(self, features: Tensor) -> Tensor:
         """Scores of pooled features, (..., D) -> (...) float32."""
-        raw = self.standardised(features) @ self.weight + self.bias
-        return (raw - self.mean) / self.std
-
-    def standardised(self, features: Tensor) -> Tensor:
-        """Features with mean 0 and deviation 1 over the replies of the fit, (..., D)."""
-        return (features.float() - self.feature_mean) * self.feature_scale
-
-    @torch.no_grad()
-    def fit_feature_statistics(self, features: Tensor) -> None:
-        """Set the feature statistics from replies, (N, D)."""
-        self.feature_mean.copy_(features.mean(0))
-        self.feature_scale.copy_(1.0 / (features.std(0) + 1e-6))
+        standardised = (features.float() - self.feature_mean) * self.feature_scale
+        return standardised @ self.weight + self.bias
 
     def state(self) -> dict[str, Tensor]:
         """Copies of all tensors on the CPU."""
         return {key: value.detach().cpu().clone() for key, value in self.state_dict().items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Copy tensors in.
+        """Copy tensors in; nothing is copied unless all of it fits.
 
         Raises:
-            VersionError: a tensor is missing, unknown or of another shape.
+            VersionError: a tensor is missing, unknown, of another shape, or not finite.
         """
-        try:
-            self.load_state_dict(dict(state))
-        except RuntimeError as error:
-            raise VersionError(f"The scalar head does not fit this base: {error}") from error
+        for key, tensor in state.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise VersionError(f"The scalar head's {key} holds values that are not finite.")
+        own = {key: tuple(tensor.shape) for key, tensor in self.state_dict().items()}
+        given = {key: tuple(tensor.shape) for key, tensor in state.items()}
+        if own != given:
+            raise VersionError(
+                f"The scalar head does not fit this base: it has {given}, and {own} are needed."
+            )
+        self.load_state_dict(dict(state))
 
 
 class RewardModel:
@@ -117,9 +115,8 @@ class RewardModel:
             is_response_token: (B, L) bool.
             last_token: (B,) position of the last real token.
         """
-        hidden = Policy(self.base, self.bank, self.adapter).hidden_states(token_ids)
-        pooled = pooled_features(hidden, is_response_token)
-        rows = torch.arange(hidden.shape[0], device=hidden.device)
+        pooled = _pooled(self.base, self.bank, self.adapter, token_ids, is_response_token)
+        rows = torch.arange(len(token_ids), device=pooled.device)
         return pooled[rows, last_token]
 
     def scores(self, token_ids: Tensor, is_response_token: Tensor, last_token: Tensor) -> Tensor:
@@ -151,11 +148,23 @@ class ValueModel:
             is_response_token: (B, L) bool.
             predicts_response: (B, L) bool, True where the next token is a response token.
         """
-        hidden = Policy(self.base, self.bank, self.adapter).hidden_states(token_ids)
-        pooled = pooled_features(hidden, is_response_token)
+        pooled = _pooled(self.base, self.bank, self.adapter, token_ids, is_response_token)
         values: Tensor = self.head(pooled[predicts_response])
         return values
 
     def parameters(self) -> list[nn.Parameter]:
         """The trainable tensors, adapter first."""
         return [*self.bank.parameters_of(self.adapter), *self.head.parameters()]
+
+
+def _pooled(
+    base: BaseModel,
+    bank: LoraBank,
+    adapter: str | None,
+    token_ids: Tensor,
+    is_response_token: Tensor,
+) -> Tensor:
+    """Features of every position of right-padded tokens (B, L), under an adapter, (B, L, D)."""
+    with middle_states(base) as middle:
+        hidden = Policy(base, bank, adapter).hidden_states(token_ids)
+    return pooled_features(hidden, middle[-1], is_response_token)

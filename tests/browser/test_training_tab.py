@@ -89,10 +89,13 @@ def test_a_round_shows_its_timeline_curves_samples_and_version(tab, tiny_server,
         + [Metric("reward", 0, "held_out_accuracy", 0.75)],
     )  # fmt: skip
     runs.add_event(rows, run.id, "gate_passed", "Held-out agreement 75%.")
-    runs.add_samples(rows, run.id, run.fence, [Sample("ppo", 3, "<b>Hi</b>", "Hello.", 0.5)])
+    terms = {"ranking": 0.75, "label:toxic": -0.25}
+    sample = Sample("ppo", 3, "<b>Hi</b>", "Hello.", 0.5, terms=terms)
+    runs.add_samples(rows, run.id, run.fence, [sample])
     expect(tab.get_by_test_id("event")).to_contain_text(["Held-out agreement 75%."])
     expect(tab.get_by_test_id("curves").locator("svg")).not_to_have_count(0)
     expect(tab.get_by_test_id("samples")).to_contain_text("<b>Hi</b>")
+    expect(tab.get_by_test_id("terms").locator("li")).to_have_text(["+0.75 ranking", "−0.25 toxic"])
     made = publish_copy(tiny_server, rows, run)
     runs.finish_run(rows, run.id, run.fence, "succeeded", f"{made} is live.", made)
     expect(version(tab, made)).to_have_attribute("data-state", "live")

@@ -17,7 +17,8 @@ from tiny_model import write_tiny_model
 
 from chatrlhf.loop.intervals import Interval, bootstrap_interval
 from chatrlhf.models.adapter_files import read_version
-from chatrlhf.models.reward_model import RewardModel, ScalarHead
+from chatrlhf.models.reward_model import RewardModel
+from chatrlhf.models.reward_terms import RewardTerms
 from chatrlhf.training.reward import score_sequences
 from storage import versions
 
@@ -58,11 +59,10 @@ class Outcome:
 def reward_model_of(loop, version):
     """The reward model that a version was published with."""
     reward = read_version(loop.settings.versions_dir / version).components["reward"]
-    head = ScalarHead(loop.base.hidden_size)
-    head.load(reward.head)
+    terms = RewardTerms.from_state(reward.head, loop.base.hidden_size)
     loop.bank.add("reward")
     loop.bank.load_state("reward", reward.lora)
-    return RewardModel(loop.base, loop.bank, "reward", head)
+    return RewardModel(loop.base, loop.bank, "reward", terms.linear_total())
 
 
 def agreement(scores, truth):

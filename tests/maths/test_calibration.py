@@ -7,7 +7,11 @@ import math
 import pytest
 import torch
 
-from chatrlhf.maths.calibration import expected_calibration_error, fitted_temperature
+from chatrlhf.maths.calibration import (
+    cross_fitted_error,
+    expected_calibration_error,
+    fitted_temperature,
+)
 
 
 @pytest.mark.parametrize("planted", [0.5, 1.0, 3.0])
@@ -55,3 +59,21 @@ def test_one_bin_compares_the_means():
 def test_certain_and_right_has_no_error_and_certain_and_wrong_has_the_whole():
     assert expected_calibration_error(torch.full((5,), 60.0)) == pytest.approx(0.0, abs=1e-9)
     assert expected_calibration_error(torch.full((5,), -60.0)) == pytest.approx(1.0, abs=1e-9)
+
+
+def test_each_fold_is_judged_at_the_temperature_of_the_others():
+    # Fold 0: margin 1 won 3 of 4, so T = 1 / ln 3. Fold 1: margin 2 won 9 of 10, T = 2 / ln 9.
+    first, second = [1.0, 1.0, 1.0, -1.0], [2.0] * 9 + [-2.0]
+    folds = torch.tensor([0] * 4 + [1] * 10)
+    found = cross_fitted_error(torch.tensor(first + second), folds)
+    assert 2 / math.log(9) == pytest.approx(1 / math.log(3))  # the same, so both are calibrated
+    assert found == pytest.approx(0.0, abs=1e-4)
+    # Fold 1 at margin 1 instead: its own T is 1 / ln 9. Each is judged at the other's.
+    found = cross_fitted_error(torch.tensor(first + [m / 2 for m in second]), folds)
+    assert found == pytest.approx((4 * abs(0.9 - 0.75) + 10 * abs(0.75 - 0.9)) / 14, abs=1e-4)
+
+
+def test_one_fold_has_no_others_and_stays_as_it_is():
+    margins = torch.tensor([math.log(3), -math.log(3)])
+    found = cross_fitted_error(margins, torch.tensor([0, 0]))
+    assert found == pytest.approx(abs(0.75 - 0.5), abs=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import permutations
+from statistics import pvariance
 
 import pytest
 import torch
@@ -11,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatrlhf.maths.ranking_loss import (
-    batch_plackett_luce_loss,
     comparisons,
+    effective_comparisons,
     pair_accuracy,
     plackett_luce_loss,
+    plackett_luce_losses,
+    strength_margin,
 )
 
 score = st.floats(-6, 6)
@@ -105,15 +108,19 @@ def test_gaps_in_ranks_mean_nothing():
     assert loss([1.0, 0.2, -1.0], [1, 5, 9]) == pytest.approx(loss([1.0, 0.2, -1.0], [1, 2, 3]))
 
 
-def test_one_ranking_is_one_observation_whatever_its_size():
+def test_rankings_of_several_sizes_are_padded():
     scores = torch.tensor([[0.0, 1.0, 2.0], [5.0, 4.0, math.nan]])
     ranks = torch.tensor([[3, 2, 1], [1, 2, 0]])
     is_reply = torch.tensor([[True, True, True], [True, True, False]])
     total = sum(map(math.exp, (0.0, 1.0, 2.0)))
     three = -math.log(math.exp(2) / total) - math.log(math.e / (math.e + 1))
     two = math.log1p(math.exp(-1))
-    found = batch_plackett_luce_loss(scores, ranks, is_reply)
-    assert found.item() == pytest.approx((three + two) / 2)
+    margins = torch.tensor([0.0, 0.5])
+    assert plackett_luce_losses(scores, ranks, is_reply, torch.zeros(2)).tolist() == pytest.approx(
+        [three, two]
+    )
+    with_margin = plackett_luce_losses(scores, ranks, is_reply, margins)
+    assert with_margin.tolist() == pytest.approx([three, math.log1p(math.exp(-0.5))])
 
 
 def test_comparisons_leave_ties_out():
@@ -124,3 +131,45 @@ def test_comparisons_leave_ties_out():
 def test_pair_accuracy_counts_equal_scores_as_wrong():
     scores = torch.tensor([1.0, 3.0, 1.0, 1.0])
     assert pair_accuracy(scores, torch.tensor([2, 1, 2, 3])) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("strength", "margin"), [(None, 0.0), (1, 0.0), (2, 0.5), (3, 1.0), (4, 1.5), (5, 2.0)]
+)
+def test_a_margin_grows_evenly_with_the_strength(strength, margin):
+    assert strength_margin(strength, 2.0) == margin
+
+
+@settings(max_examples=60, deadline=None)
+@given(score, score, st.floats(0, 3))
+def test_a_margin_between_two_replies_is_that_of_llama_2(better, worse, margin):
+    found = plackett_luce_loss(
+        torch.tensor([better, worse], dtype=torch.float64), torch.tensor([1, 2]), margin
+    )
+    assert float(found) == pytest.approx(math.log1p(math.exp(-(better - worse - margin))))
+
+
+def test_a_margin_is_added_to_all_worse_replies_of_each_stage():
+    scores = [1.0, 0.2, -0.5]
+    # exp(1) against exp(.2 + m) and exp(-.5 + m), then exp(.2) against exp(-.5 + m).
+    m = 0.7
+    first = math.exp(1.0) / (math.exp(1.0) + math.exp(0.2 + m) + math.exp(-0.5 + m))
+    second = math.exp(0.2) / (math.exp(0.2) + math.exp(-0.5 + m))
+    found = plackett_luce_loss(torch.tensor(scores), torch.tensor([1, 2, 3]), m)
+    assert found.item() == pytest.approx(-math.log(first * second), abs=1e-6)
+
+
+def test_a_margin_moves_nothing_among_ties():
+    scores = torch.tensor([3.0, -1.0], requires_grad=True)
+    assert plackett_luce_loss(scores, torch.tensor([1, 1]), 2.0).item() == 0.0
+
+
+@pytest.mark.parametrize("replies", [2, 3, 4, 5])
+def test_effective_comparisons_have_the_variance_of_guessed_orders(replies):
+    shares = []
+    for order in permutations(range(1, replies + 1)):
+        right = sum(order[i] < order[j] for i in range(replies) for j in range(i + 1, replies))
+        shares.append(right / math.comb(replies, 2))
+    # n independent fair coins have a share of heads with variance 1 / (4 n).
+    found = effective_comparisons(torch.arange(replies))
+    assert found == pytest.approx(1 / (4 * pvariance(shares)))

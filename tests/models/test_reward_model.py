@@ -10,7 +10,6 @@ from serving import random_lora
 from tiny_model import write_tiny_model
 
 from chatrlhf.errors import VersionError
-from chatrlhf.models.adapter_files import AdapterShape, Component, read_version, write_version
 from chatrlhf.models.base_model import load_base_model
 from chatrlhf.models.lora import LoraBank
 from chatrlhf.models.reward_model import RewardModel, ScalarHead, ValueModel, pooled_features
@@ -42,18 +41,21 @@ def moved_head(size, seed=1):
         head.feature_mean.copy_(torch.randn(3 * size, generator=generator))
         head.feature_scale.copy_(torch.rand(3 * size, generator=generator) + 0.5)
         head.bias.fill_(0.3)
-        head.mean.fill_(-0.7)
-        head.std.fill_(2.5)
     return head
 
 
 def score_by_hand(base, head, prompt, response):
     """The score of one reply, from the definition; call it with the adapter active."""
-    hidden = base.body(torch.tensor([[*prompt, *response]])).last_hidden_state[0]
-    spoken = hidden[len(prompt) :]
-    features = torch.cat([hidden[-1], spoken.mean(0), 0.01 * spoken.sum(0)])
+    layers = base.decoder(
+        input_ids=torch.tensor([[*prompt, *response]]), output_hidden_states=True
+    ).hidden_states
+    # The embeddings, then the layers: of two layers the first is the middle one.
+    middle, hidden = layers[1][0], layers[-1][0]
+    features = torch.cat(
+        [hidden[-1], middle[len(prompt) :].mean(0), 0.01 * hidden[len(prompt) :].sum(0)]
+    )
     standardised = (features - head.feature_mean) * head.feature_scale
-    return (float(standardised @ head.weight) + 0.3 + 0.7) / 2.5
+    return float(standardised @ head.weight) + 0.3
 
 
 @torch.no_grad()
@@ -69,10 +71,8 @@ def test_head_by_hand():
         head.bias.fill_(0.5)
         head.feature_mean.copy_(torch.tensor([1.0, 0.0, -2.0]))
         head.feature_scale.copy_(torch.tensor([2.0, 1.0, 0.5]))
-        head.mean.fill_(1.0)
-        head.std.fill_(4.0)
-    # Standardised: (3 - 1) 2 = 4, 1, (2 + 2) / 2 = 2; 8 - 1 + 1 + .5 = 8.5; (8.5 - 1) / 4.
-    assert head(torch.tensor([[3.0, 1.0, 2.0]])).tolist() == [7.5 / 4]
+    # Standardised: (3 - 1) 2 = 4, 1, (2 + 2) / 2 = 2; 8 - 1 + 1 + .5.
+    assert head(torch.tensor([[3.0, 1.0, 2.0]])).tolist() == [8.5]
 
 
 def test_a_new_head_says_zero():
@@ -82,24 +82,16 @@ def test_a_new_head_says_zero():
 def test_features_by_hand():
     hidden = torch.tensor([[[1.0], [10.0], [20.0], [math.nan]], [[1.0], [2.0], [3.0], [5.0]]])
     is_response = torch.tensor([[False, True, True, False], [False, True, False, True]])
-    found = pooled_features(hidden, is_response)
-    # The state itself; the mean of the response states so far, zero before the first; their sum.
+    middle = torch.tensor([[[9.0], [1.0], [3.0], [math.nan]], [[9.0], [4.0], [9.0], [8.0]]])
+    found = pooled_features(hidden, middle, is_response)
+    # The state itself; the mean of the middle states of the response so far, zero before the
+    # first; the sum of the response's states.
     expected = [
-        [[1.0, 0.0, 0.0], [10.0, 10.0, 0.1], [20.0, 15.0, 0.3]],
-        [[1.0, 0.0, 0.0], [2.0, 2.0, 0.02], [3.0, 2.0, 0.02], [5.0, 3.5, 0.07]],
+        [[1.0, 0.0, 0.0], [10.0, 1.0, 0.1], [20.0, 2.0, 0.3]],
+        [[1.0, 0.0, 0.0], [2.0, 4.0, 0.02], [3.0, 4.0, 0.02], [5.0, 6.0, 0.07]],
     ]
     assert torch.allclose(found[0, :3], torch.tensor(expected[0]))
     assert torch.allclose(found[1], torch.tensor(expected[1]))
-
-
-def test_features_are_standardised_over_the_replies_of_a_fit():
-    head = ScalarHead(2)
-    features = torch.randn(50, 6, generator=torch.Generator().manual_seed(1)) * 30 + 7
-    features[:, 2] = 4.0  # one that never changes
-    head.fit_feature_statistics(features)
-    found = head.standardised(features)
-    assert torch.allclose(found.mean(0), torch.zeros(6), atol=1e-4)
-    assert torch.allclose(found.std(0), torch.tensor([1.0, 1, 0, 1, 1, 1]), atol=1e-4)
 
 
 def test_scores_read_the_reply_whatever_the_padding(parts):
@@ -114,46 +106,41 @@ def test_scores_read_the_reply_whatever_the_padding(parts):
     assert found.tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def test_saving_and_loading_a_version_keeps_every_score(parts, tmp_path):
-    base, bank = parts
-    head = moved_head(base.hidden_size)
-    before = scores(RewardModel(base, bank, "reward", head))
-    components = {
-        "policy": Component(bank.state_of("value")),
-        "reward": Component(bank.state_of("reward"), head.state()),
-    }
-    write_version(tmp_path, "v1", components, AdapterShape(4, 4.0, bank.target_modules), {})
-
-    stored = read_version(tmp_path / "v1").components["reward"]
-    bank.add("again")
-    bank.load_state("again", stored.lora)
-    loaded = ScalarHead(base.hidden_size)
-    loaded.load(stored.head)
-    assert torch.equal(scores(RewardModel(base, bank, "again", loaded)), before)
-    bank.remove("again")
-
-
 def test_state_is_a_copy():
     head = moved_head(4)
     kept = head.state()
     with torch.no_grad():
         head.weight.add_(1.0)
-        head.mean.add_(1.0)
+        head.feature_mean.add_(1.0)
     assert torch.equal(kept["weight"], moved_head(4).weight)
-    assert kept["mean"].item() == pytest.approx(-0.7)
+    assert torch.equal(kept["feature_mean"], moved_head(4).feature_mean)
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "shape"])
 def test_a_head_that_does_not_fit_is_refused(change):
     state = ScalarHead(4).state()
     if change == "missing":
-        del state["std"]
+        del state["bias"]
     elif change == "unknown":
         state["other"] = torch.zeros(1)
     else:
         state["weight"] = torch.zeros(5)
     with pytest.raises(VersionError, match="does not fit"):
         ScalarHead(4).load(state)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("key", ["weight", "bias", "feature_mean", "feature_scale"])
+def test_a_head_with_a_value_that_is_not_finite_is_refused_and_nothing_is_copied(key, value):
+    head = moved_head(4)
+    state = moved_head(4, seed=2).state()
+    state[key] = torch.full_like(state[key], value)
+    with pytest.raises(VersionError, match=f"{key} holds values that are not finite"):
+        head.load(state)
+    assert all(
+        torch.equal(now, was)
+        for now, was in zip(head.state().values(), moved_head(4).state().values(), strict=True)
+    )
 
 
 @torch.no_grad()
@@ -186,7 +173,7 @@ def test_values_come_one_a_response_token_in_row_major_order(parts):
     assert torch.allclose(together, torch.cat(single), atol=1e-5)
 
 
-def test_training_moves_weight_and_bias_but_not_the_normalisation(parts):
+def test_training_moves_weight_and_bias_but_not_the_feature_statistics(parts):
     base, bank = parts
     critic = ValueModel(base, bank, "value", moved_head(base.hidden_size))
     batch = make_batch(SEQUENCES, 0)

@@ -27,8 +27,9 @@ from storage.conversations import (
 )
 from storage.database import Database
 from storage.demonstrations import save_demonstration
+from storage.labels import save_label
 from storage.people import create_person
-from storage.rankings import save_label, save_ranking
+from storage.rankings import save_ranking
 from storage.records import Message
 
 

@@ -9,6 +9,7 @@ from chatrlhf.errors import StorageError
 from storage import migrations, runs
 from storage.backup import verify_backup, write_backup
 from storage.database import Database, open_database
+from storage.records import Sample
 
 
 def add_column(connection) -> None:
@@ -58,6 +59,32 @@ def test_a_new_step_runs_after_a_verified_backup(
     older.close()
 
 
+def test_samples_of_the_first_schema_have_no_terms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "old" / "chatrlhf.db"
+    with monkeypatch.context() as patch:
+        patch.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:1])
+        old = open_database(path)
+        run = runs.enqueue_run(old, ["ppo"], "local", {}, 0)
+        with old.transaction() as connection:
+            connection.execute(
+                "INSERT INTO run_samples (run_id, stage, step, prompt, reply, score) "
+                "VALUES (?, 'ppo', 1, 'p', 'r', 0.5)",
+                [run.id],
+            )
+        old.close()
+    db = open_database(path)
+    (sample,) = runs.list_samples(db, run.id)
+    assert (sample.prompt, sample.reply, sample.score, sample.terms) == ("p", "r", 0.5, {})
+    claimed = runs.claim_run(db, "worker", 1, "boot")
+    assert claimed is not None
+    added = Sample("ppo", 2, "p", "r", 0.25, terms={"ranking": 1.0, "label:toxic": -0.75})
+    runs.add_samples(db, run.id, claimed.fence, [added])
+    assert runs.list_samples(db, run.id)[1].terms == added.terms
+    db.close()
+
+
 def test_a_fresh_database_needs_no_backup(db: Database) -> None:
     assert not (db.path.parent / "backups").exists()
 
@@ -87,7 +114,7 @@ def test_a_step_that_leaves_stray_rows_is_undone(
 
     db.close()
     with_step(monkeypatch, strays)
-    with pytest.raises(StorageError, match=r"step 2 \(strays\) would leave 1 stray"):
+    with pytest.raises(StorageError, match=r"step 3 \(strays\) would leave 1 stray"):
         open_database(db.path)
     monkeypatch.undo()
     again = open_database(db.path)

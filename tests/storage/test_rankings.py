@@ -14,17 +14,15 @@ from storage.rankings import (
     comparison_count,
     count_new,
     get_ranking,
-    labels_of,
     list_rankings,
     newest_id,
     order_text,
     ranked_turns,
     revise_ranking,
-    save_label,
     save_ranking,
     withdraw_ranking,
 )
-from storage.records import Label, Message
+from storage.records import Message
 
 
 def ranks_of(turn, *ranks: int) -> dict[int, int]:
@@ -243,35 +241,9 @@ def test_ranked_turns_hold_context_replies_and_ranks(db: Database, me, make_turn
         Message("user", "Two"),
     )
     assert example.replies == ("reply 0", "reply 2")
+    assert example.reply_ids == (best, worst)
     assert example.finished == (True, False)
     assert (example.ranks, example.strength, example.all_bad) == ((1, 2), 2, False)
     assert (tied.ranks, tied.all_bad) == ((1, 1, 1, 1), True)
     assert ranked_turns(db, up_to_ranking_id=new.id) == [example]
     assert ranked_turns(db, up_to_ranking_id=old.id) == []
-
-
-def test_a_label_is_the_persons_last_word(db: Database, me, make_turn) -> None:
-    other = create_person(db, "other")
-    turn = make_turn(("complete", "interrupted"))
-    reply, broken = (reply.id for reply in turn.replies)
-    save_label(db, reply, me.id, "toxic", True)
-    save_label(db, reply, me.id, "off-topic", True)
-    save_label(db, reply, other.id, "toxic", True)
-    save_label(db, reply, me.id, "toxic", False)
-    assert labels_of(db, reply) == [
-        Label(reply, me.id, "off-topic", True),
-        Label(reply, me.id, "toxic", False),
-        Label(reply, other.id, "toxic", True),
-    ]
-    with pytest.raises(ConflictError, match="not finished"):
-        save_label(db, broken, me.id, "toxic", True)
-    with pytest.raises(NotFoundError, match="no reply 99"):
-        save_label(db, 99, me.id, "toxic", True)
-    with pytest.raises(NotFoundError, match="no person 99"):
-        save_label(db, reply, 99, "toxic", True)
-
-
-@pytest.mark.parametrize("label", ["", "Toxic", "1st", "a b", "x" * 41, "a\n", "é"])
-def test_labels_are_short_plain_words(label: str, db: Database, me, make_turn) -> None:
-    with pytest.raises(BadInputError, match="label"):
-        save_label(db, make_turn().replies[0].id, me.id, label, True)

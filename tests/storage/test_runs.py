@@ -200,13 +200,16 @@ def test_metrics_are_read_on_from_the_last_one(db: Database) -> None:
 def test_samples_and_events_give_the_newest_in_order(db: Database) -> None:
     enqueue(db)
     run = claim(db)
-    samples = [Sample("ppo", step, "p", f"r{step}\x00", step / 2) for step in range(4)]
+    samples = [
+        Sample("ppo", step, "p", f"r{step}\x00", step / 2, terms={"ranking": step / 4})
+        for step in range(4)
+    ]
     runs.add_samples(db, run.id, run.fence, samples)
     runs.add_samples(db, run.id, run.fence, [Sample("reward", 9, "p", "r", None)])
     newest = runs.list_samples(db, run.id, stage="ppo", limit=2)
-    assert [(item.step, item.reply, item.score) for item in newest] == [
-        (2, "r2\ufffd", 1.0),
-        (3, "r3\ufffd", 1.5),
+    assert [(item.step, item.reply, item.score, item.terms) for item in newest] == [
+        (2, "r2\ufffd", 1.0, {"ranking": 0.5}),
+        (3, "r3\ufffd", 1.5, {"ranking": 0.75}),
     ]
     for number in range(4):
         runs.add_event(db, run.id, "info", f"event {number}", {"n": number})

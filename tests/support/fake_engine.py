@@ -9,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from chatrlhf.engine.requests import (
+    ChatMessage,
     Completed,
     Delta,
     EngineEvent,
     Failed,
     Finished,
     ReplyRequest,
+    ReplyScore,
+    ScoredReplies,
     Started,
 )
-from chatrlhf.errors import ChatRLHFError, NotFoundError, VersionError
+from chatrlhf.errors import ChatRLHFError, ConflictError, NotFoundError, VersionError
 
 
 class FakeStream:
@@ -56,6 +59,7 @@ class FakeEngine:
         self.fail_before_start: Failed | None = None
         self.fail_after_start: Failed | None = None
         self.requests: list[ReplyRequest] = []
+        self.scored: list[tuple[str, tuple[ChatMessage, ...], int]] = []
         self.streams: list[FakeStream] = []
         self.resident: dict[str, Path] = {}
         self.broken: set[str] = set()
@@ -89,6 +93,16 @@ class FakeEngine:
 
     def resident_versions(self) -> Sequence[str]:
         return tuple(self.resident)
+
+    def score_replies(
+        self, folder: Path, messages: Sequence[ChatMessage], replies: Sequence[str], longest: int
+    ) -> ScoredReplies:
+        """The score of a reply is the number of its letters; ``v0`` has no reward model."""
+        if folder.name == "v0":
+            raise ConflictError("v0 has no reward model.")
+        self.scored.append((folder.name, tuple(messages), longest))
+        scores = [ReplyScore(len(text), {"ranking": float(len(text))}, 0.5) for text in replies]
+        return ScoredReplies(tuple(scores), ("classifier",))
 
     def statistics(self) -> dict[str, Any]:
         return {"requests": len(self.requests)}

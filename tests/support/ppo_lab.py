@@ -69,11 +69,12 @@ def values_of(lab, critic, prompt, response):
     """What the critic says where each response token is drawn, from the definition, (T,)."""
     with lab.bank.using(critic.adapter):
         ids = torch.tensor([[*prompt, *response]])
-        hidden = lab.base.body(ids).last_hidden_state[0]
+        layers = lab.base.decoder(input_ids=ids, output_hidden_states=True).hidden_states
+    middle, hidden = layers[1][0], layers[-1][0]  # after the first of two layers, and at the end
     values = []
     for place in range(len(prompt) - 1, len(prompt) + len(response) - 1):
-        spoken = hidden[len(prompt) : place + 1]
-        total = spoken.sum(0)
-        features = torch.cat([hidden[place], total / max(len(spoken), 1), 0.01 * total])
+        spoken = slice(len(prompt), place + 1)
+        mean = middle[spoken].sum(0) / max(place + 1 - len(prompt), 1)
+        features = torch.cat([hidden[place], mean, 0.01 * hidden[spoken].sum(0)])
         values.append(critic.head.weight.to(features.dtype) @ features + critic.head.bias)
     return torch.stack(values)

@@ -1,8 +1,8 @@
 """A data folder with a tiny model, rows and rounds: the whole loop without a server, in seconds.
 
-The rater of these tests likes the letter a: a reply's true score is the share of its letters
-that are a's. The model first learns, from demonstrations, to answer with two to four letters and
-stop; longer replies of a's would rightly fail the gate against repetition.
+The rater of these tests likes the letter a, and replies of three letters at most: longer ones of
+a's would rightly fail the gate against repetition. The model first learns, from demonstrations, to
+answer with two to four letters and stop.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ SETTINGS = {
 
 
 def true_score(text):
-    """Share of a's, of at least four letters."""
-    return text.count("a") / max(len(text), 4)
+    """Share of a's, of at least three letters; each letter beyond three costs a quarter."""
+    return text.count("a") / max(len(text), 3) - 0.25 * max(len(text) - 3, 0)
 
 
 class TinyLoop:
@@ -103,16 +103,17 @@ class TinyLoop:
         pairs = zip(self.bodies(rollout), rollout.finished, strict=True)
         return [(decode(body), body, finished) for body, finished in pairs]
 
-    def rank(self, count, score=true_score, reversed_share=0.0):
-        """Ask, answer and rank ``count`` turns by ``score``, some of them the wrong way round."""
-        texts = [f"letters {n}" for n in self.random.choices(range(200), k=count)]
+    def ask(self, count, prompts=200):
+        """Ask ``count`` times, of so many prompts; for each turn, its replies as {id: text}."""
+        texts = [f"letters {n}" for n in self.random.choices(range(prompts), k=count)]
         answers = self.answers([t for t in texts for _ in range(REPLIES)], seed=len(texts))
         version = versions.get_alias(self.db, "live")
+        found = {}
         for at, text in enumerate(texts):
             conversation = conversations.create_conversation(self.db, self.person.id)
             rows = [NewReply(p, version, 1, {}) for p in range(REPLIES)]
             turn = conversations.create_turn(self.db, conversation.id, text, None, rows)
-            scores = {}
+            found[turn.id] = {}
             for reply, (answer, tokens, finished) in zip(
                 turn.replies, answers[at * REPLIES :], strict=False
             ):
@@ -125,11 +126,22 @@ class TinyLoop:
                     finish_reason="stop" if finished else "length",
                     state="complete",
                 )
-                scores[reply.id] = score(answer)
+                found[turn.id][reply.id] = answer
+        return found
+
+    def rank(self, count, score=true_score, prompts=200, reversed_share=0.0):
+        """Ask, answer and rank ``count`` turns by ``score``, some of them the wrong way round."""
+        for turn_id, replies in self.ask(count, prompts).items():
             is_reversed = self.random.random() < reversed_share if reversed_share else False
-            best_first = sorted(set(scores.values()), reverse=not is_reversed)
-            ranks = {reply: best_first.index(value) + 1 for reply, value in scores.items()}
-            rankings.save_ranking(self.db, turn.id, self.person.id, ranks)
+            sign = -1.0 if is_reversed else 1.0
+            self.say(turn_id, {reply: sign * score(text) for reply, text in replies.items()})
+
+    def say(self, turn_id, scores, person=None, **extras):
+        """Rank a turn by scores of its replies, {id: score}."""
+        best_first = sorted(set(scores.values()), reverse=True)
+        ranks = {reply: best_first.index(value) + 1 for reply, value in scores.items()}
+        who = (person or self.person).id
+        rankings.save_ranking(self.db, turn_id, who, ranks, **extras)
 
     def enqueue(self, *stages):
         """Ask for a round."""

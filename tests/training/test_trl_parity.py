@@ -52,7 +52,7 @@ from chatrlhf.maths.ppo_loss import (
     kl_k2,
     kl_k3,
 )
-from chatrlhf.maths.ranking_loss import batch_plackett_luce_loss
+from chatrlhf.maths.ranking_loss import plackett_luce_losses
 from chatrlhf.models.policy import Policy
 from chatrlhf.settings import PpoSettings, SftSettings
 from chatrlhf.training import ppo
@@ -350,7 +350,8 @@ def test_the_loss_of_two_replies_is_that_of_reward_trainer(folder, prompts, tmp_
 
     scores = outputs.logits.detach().view(2, 4).T.contiguous().requires_grad_()  # (pairs, 2)
     ranks = torch.tensor([[1, 2]] * 4)
-    ours = batch_plackett_luce_loss(scores, ranks, torch.ones_like(ranks, dtype=torch.bool))
+    is_reply = torch.ones_like(ranks, dtype=torch.bool)
+    ours = plackett_luce_losses(scores, ranks, is_reply, torch.zeros(4)).mean()
     ours.backward()
     close(ours, loss)
     close(scores.grad, gradient.view(2, 4).T)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from storage import rankings
+from storage import labels
 
 
 def test_a_ranking_is_echoed_as_an_order_with_its_pairs(client, turn, rank):
@@ -90,7 +90,7 @@ def test_a_demonstration_and_a_label_are_stored(app, client, turn):
             f"/api/replies/{reply}/labels", json={"label": "toxic", "value": value}
         )
         assert labelled.json() == {"reply_id": reply, "label": "toxic", "value": value}
-    assert [label.value for label in rankings.labels_of(app.db, reply)] == [False]
+    assert [label.value for label in labels.labels_of(app.db, reply)] == [False]
 
 
 def test_text_comes_back_byte_for_byte(client, conversation):

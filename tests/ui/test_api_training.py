@@ -79,7 +79,9 @@ def test_metrics_events_and_samples_of_a_round_are_shown(client, app):
     held = runs.claim_run(app.db, "worker", 1, "boot")
     values = [Metric("ppo", 0, "kl", 0.5), Metric("ppo", 1, "kl", float("nan"))]
     runs.add_metrics(app.db, run.id, held.fence, values)
-    runs.add_samples(app.db, run.id, held.fence, [Sample("ppo", 0, "Hello", "Hi", 1.5)])
+    runs.add_samples(
+        app.db, run.id, held.fence, [Sample("ppo", 0, "Hello", "Hi", 1.5, terms={"ranking": 1.5})]
+    )
     runs.add_event(app.db, run.id, "info", "PPO has begun.")
 
     url = f"/api/rounds/{run.id}"
@@ -91,7 +93,8 @@ def test_metrics_events_and_samples_of_a_round_are_shown(client, app):
     later = client.get(f"{url}/metrics", params={"after": metrics[0]["id"]}).json()
     assert later == metrics[1:]
     assert client.get(f"{url}/metrics", params={"stage": "sft"}).json() == []
-    assert client.get(f"{url}/samples").json()[0]["reply"] == "Hi"
+    (sample,) = client.get(f"{url}/samples").json()
+    assert (sample["reply"], sample["terms"]) == ("Hi", {"ranking": 1.5})
     assert client.get(f"{url}/events").json()[0]["text"] == "PPO has begun."
     shown = client.get(url).json()
     assert shown["state"] == "running"

@@ -24,6 +24,7 @@ const DETAILS = {
   "reward/calibration_error": ["Calibration error", "near zero: its odds can be trusted"],
   "reward/length_correlation": ["Correlation with length", "near zero: long is not good"],
   "reward/grad_norm": ["Gradient norm", ""],
+  "reward/spread": ["Spread of the ensemble", "how unsure the reward is"],
   "ppo/reward": ["Reward less KL penalty", "should rise"],
   "ppo/kl_coefficient": ["KL coefficient", "adapts to the target"],
   "ppo/finished": ["Replies that ended by themselves", "near 1 is best"],
@@ -33,13 +34,22 @@ const DETAILS = {
   "ppo/explained_variance": ["Explained variance of values", "should rise to 1"],
   "ppo/first_ratio_error": ["First ratio error", "zero, else sampling and training disagree"],
   "ppo/grad_norm": ["Gradient norm", ""],
+  "ppo/spread": ["Spread of the ensemble", "a rise means the reward is out of its depth"],
 };
+
+const TERM = "ppo/term_";
 
 /** Title and hint of a metric; unknown names are made readable. */
 export function describe(name) {
   if (KNOWN[name] ?? DETAILS[name]) return KNOWN[name] ?? DETAILS[name];
+  if (name.startsWith(TERM)) return [`Term: ${termName(name.slice(TERM.length))}`, "before its weight"];
   const words = name.split("/").at(-1).replaceAll("_", " ");
   return [words.charAt(0).toUpperCase() + words.slice(1), ""];
+}
+
+/** The name of a term of the reward as people know it: "toxic" for "label:toxic". */
+export function termName(name) {
+  return name.replace(/^label:/, "");
 }
 
 /** True for a metric that is worth its place at first sight. */

@@ -1,7 +1,7 @@
 // One round of the trainer: its timeline, its curves and the replies it sampled.
 
 import { ApiError, call, listOf } from "./api.js";
-import { Chart, compareNames, isMain, short } from "./charts.js";
+import { Chart, compareNames, isMain, short, termName } from "./charts.js";
 import { count, el, showText } from "./dom.js";
 import { stageName } from "./health.js";
 
@@ -154,7 +154,12 @@ export class RoundView {
         el("td", { class: "numeric" }, String(sample.step)),
         textOf("td", "sample-text", sample.prompt),
         textOf("td", "sample-text", sample.reply),
-        el("td", { class: "numeric" }, sample.score == null ? "" : short(sample.score)),
+        el(
+          "td",
+          { class: "numeric" },
+          sample.score == null ? "" : short(sample.score),
+          termsOf(sample.terms ?? {}),
+        ),
       ),
     );
     const head = ["Step", "Prompt", "Reply", "Reward"].map((text) => el("th", { scope: "col" }, text));
@@ -162,6 +167,19 @@ export class RoundView {
       el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows)),
     );
   }
+}
+
+/** What each term adds to a score, largest first; nothing where one term is all of it. */
+function termsOf(terms) {
+  const parts = Object.entries(terms).sort(([, a], [, b]) => Math.abs(b) - Math.abs(a));
+  if (parts.length < 2) return false;
+  return el(
+    "ul",
+    { class: "terms", "data-testid": "terms" },
+    parts.map(([name, value]) =>
+      el("li", {}, `${value < 0 ? "\u2212" : "+"}${short(Math.abs(value))} ${termName(name)}`),
+    ),
+  );
 }
 
 /** True when a round will not change any more. */
