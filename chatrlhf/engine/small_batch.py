@@ -7,6 +7,9 @@ how many rows are multiplied, so a reply alone would differ from the same reply 
 rows are filled up to ``FILLED_ROWS``, the greatest number of replies to one request. In bfloat16
 with AMX it does not depend on that, and ``W x^T`` gives the bits of ``x W^T`` in two thirds of
 the time, but for a single row, which is doubled.
+
+Inference mode is what tells decoding from training: measurements of PPO, with and without
+gradients, must take one path, or its first ratio is not 1.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ class DecodeLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer to (..., d_in)."""
         rows = input.numel() // self.in_features
-        if rows > _FEW_ROWS or torch.is_grad_enabled():
+        if rows > _FEW_ROWS or not torch.is_inference_mode_enabled():
             return F.linear(input, self.weight, self.bias)
         flat = input.reshape(rows, self.in_features)
         if self.weight.dtype is torch.bfloat16 and self.has_amx:
@@ -51,7 +54,7 @@ class DecodeLoraLinear(LoraLinear):
         """Apply the layer and the active adapter to (B, T, d_in)."""
         rows = x.numel() // self.in_features
         active = self.active
-        if rows > _FEW_ROWS or torch.is_grad_enabled():
+        if rows > _FEW_ROWS or not torch.is_inference_mode_enabled():
             return super().forward(x)
         y: Tensor = self.base(x)
         if active.rows is not None:

@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from chatrlhf.errors import VersionError
 
@@ -67,11 +66,8 @@ class LoraLinear(nn.Module):
             a, b = active.rows.a[self.index], active.rows.b[self.index]
             update = torch.bmm(torch.bmm(x, a.mT.to(x.dtype)), b.mT.to(x.dtype))
         elif active.name is not None:
-            a, b = self.a[active.name], self.b[active.name]
-            if torch.is_grad_enabled():
-                apply: Callable[..., Tensor] = _LowRankUpdate.apply
-                return apply(y, x, a, b, self.scale)
-            update = F.linear(F.linear(x, a.to(x.dtype)), b.to(x.dtype))
+            apply: Callable[..., Tensor] = _LowRankUpdate.apply
+            return apply(y, x, self.a[active.name], self.b[active.name], self.scale)
         else:
             return y
         return y + (update if self.scale == 1.0 else update * self.scale)
