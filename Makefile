@@ -12,7 +12,7 @@ BENCH_ARGS ?=
 # Threads that wait must not keep a core from the process they wait for (docs/decisions.md).
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help install serve test test-fast check fix chromium starter bench bench-loop clean
+.PHONY: help install serve test test-fast check fix chromium starter bench bench-loop bench-learning clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -44,17 +44,25 @@ check: $(READY)  ## format, lint, types, architecture
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fix: $(READY)    ## format and apply safe lint fixes
+fix: $(READY)    ## format, apply safe lint fixes, put the documents' line numbers right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python tests/support/docs_links.py
 
 starter: $(READY) ## train the shipped starter adapter again (about 15 minutes on two cores)
 	$(BIN)/python -m chatrlhf.training.starter
 
-bench: bench-loop ## all benchmarks
+bench: bench-loop bench-learning ## all benchmarks
 
 bench-loop: $(READY) ## the whole loop with simulated raters against a server of its own
 	$(BIN)/python benchmarks/loop.py $(BENCH_ARGS)
+
+bench-learning: $(VENV)/.bench ## does it learn? curves into docs/images; add BENCH_ARGS="--json FILE --pairs FILE"
+	$(BIN)/python benchmarks/learning.py --images docs/images $(BENCH_ARGS)
+
+$(VENV)/.bench: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@touch $@
 
 clean:           ## remove the virtual environment and caches (your data folder stays)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info
