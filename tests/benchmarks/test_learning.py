@@ -25,12 +25,12 @@ PPO = PpoSettings(
 )
 
 
-def share_of_e(text):
+def share_of_vowels(text):
     """A true score without any model."""
-    return text.count("e") / max(len(text), 1)
+    return sum(text.count(vowel) for vowel in "aeiou") / max(len(text), 1)
 
 
-PLAN = Plan(rater=Rater("e", share_of_e), ppo=PPO, rankings=12, replies=3, held_out_replies=2)
+PLAN = Plan(rater=Rater("vowels", share_of_vowels), ppo=PPO, rankings=16, replies=3, held_out_replies=2)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_simulated_rankings_follow_the_true_score(bench):
         for sequence in example.sequences:
             pairs = zip(sequence.token_ids, sequence.is_response, strict=True)
             spoken = [token for token, is_response in pairs if is_response]
-            scores.append(share_of_e(decode(spoken[:-1] if spoken[-1] in ends else spoken)))
+            scores.append(share_of_vowels(decode(spoken[:-1] if spoken[-1] in ends else spoken)))
         best_first = sorted(set(scores), reverse=True)
         assert list(example.ranks) == [best_first.index(score) + 1 for score in scores]
 
