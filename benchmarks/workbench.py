@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,9 +56,10 @@ class Workbench:
             for at in range(0, len(prompts), ROWS_AT_ONCE)
         ]
         return Rollout(
-            prompts=tuple(prompt for part in parts for prompt in part.prompts),
-            responses=tuple(response for part in parts for response in part.responses),
-            finished=tuple(finished for part in parts for finished in part.finished),
+            *(
+                tuple(itertools.chain.from_iterable(getattr(part, one.name) for part in parts))
+                for one in dataclasses.fields(Rollout)
+            )
         )
 
     def texts(self, rollout: Rollout) -> list[str]:
