@@ -30,7 +30,9 @@ def share_of_vowels(text):
     return sum(text.count(vowel) for vowel in "aeiou") / max(len(text), 1)
 
 
-PLAN = Plan(rater=Rater("vowels", share_of_vowels), ppo=PPO, rankings=16, replies=3, held_out_replies=2)
+PLAN = Plan(
+    rater=Rater("vowels", share_of_vowels), ppo=PPO, rankings=16, replies=3, held_out_replies=2
+)
 
 
 @pytest.fixture(scope="module")
