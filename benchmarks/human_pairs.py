@@ -26,7 +26,7 @@ from chatrlhf.engine.requests import ChatMessage
 from chatrlhf.errors import BadInputError
 from chatrlhf.models.chat_format import ChatFormat
 from chatrlhf.training.batches import TokenSequence
-from chatrlhf.training.reward import RankingExample
+from chatrlhf.training.reward_data import RankingExample
 
 HELD_OUT_ONE_IN = 4
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")

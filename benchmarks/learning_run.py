@@ -266,9 +266,7 @@ def fits_to_do(
         seeds = arguments.seeds if is_head else arguments.adapter_seeds
         sizes = sorted({*(one for one in asked if 2 <= one < whole), whole})
         for size in [0] if method == LONGER else sizes:
-            # All pairs are all pairs, and the head's fit draws nothing.
-            once = method == LONGER or (is_head and size == whole)
-            for seed in seeds[:1] if once else seeds:
+            for seed in seeds[:1] if method == LONGER else seeds:
                 key = {"part": "human", "method": method, "train_pairs": size, "seed": seed}
                 if not results.has(key, plan.settings(method)):
                     yield method, size, seed

@@ -24,7 +24,7 @@ from chatrlhf.loop.raters import Rater
 from chatrlhf.models.reward_model import ScalarHead, ValueModel
 from chatrlhf.settings import PpoSettings
 from chatrlhf.training.ppo import PpoTrainer, Scorer
-from chatrlhf.training.reward import RankingExample
+from chatrlhf.training.reward_data import RankingExample
 from chatrlhf.training.rollout import Rollout
 
 REFERENCE_SAMPLES = 64
@@ -82,7 +82,8 @@ def learn_from_rankings(
     """Rankings by the rater, a reward model fitted to them, PPO against that model."""
     started = time.perf_counter()
     reference = reference_replies(bench, plan, seed)
-    reward = fit_rankings(bench, simulated_rankings(bench, plan, seed), reference)
+    examples = simulated_rankings(bench, plan, seed)
+    reward = fit_rankings(bench, examples, reference, seed)
     found = _optimise_and_measure(
         bench, plan, seed, reward.scorer, reward.critic_head, on_iteration
     )

@@ -6,23 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from workbench import REWARD, START, Workbench
 
 from chatrlhf.models.reward_model import RewardModel, ScalarHead
+from chatrlhf.models.reward_terms import RANKING, FeatureScale, RewardTerms, Term
 from chatrlhf.settings import RewardSettings
-from chatrlhf.training.batches import make_batch
 from chatrlhf.training.ppo import Scorer
-from chatrlhf.training.reward import (
-    RankingExample,
-    RewardStep,
-    fit_head,
-    fit_reward_model,
-    normalise,
-    ranking_features,
-    score_sequences,
-)
+from chatrlhf.training.reward import Replies, Reward, ranking_features, read_features
+from chatrlhf.training.reward_adapter import RewardStep, fit_reward_model
+from chatrlhf.training.reward_data import RankingExample
+from chatrlhf.training.reward_evaluation import evaluate_scores
+from chatrlhf.training.reward_head import Heads, cross_validate, fit_heads
 from chatrlhf.training.rollout import Rollout
 
 OnStep = Callable[[int, int, str], None]
@@ -38,36 +33,37 @@ class FittedReward:
 
 
 def fit_rankings(
-    bench: Workbench, examples: Sequence[RankingExample], reference: Rollout
+    bench: Workbench, examples: Sequence[RankingExample], reference: Rollout, seed: int
 ) -> FittedReward:
-    """A head on the start adapter's features, normalised on reference replies."""
+    """The ranking term on the start adapter's features, brought to scale on reference replies."""
+    settings = RewardSettings()
     bench.bank.copy(START, REWARD)
-    head = ScalarHead(bench.base.hidden_size)
-    model = RewardModel(bench.base, bench.bank, REWARD, head)
-    evaluation = fit_head(head, examples, ranking_features(model, examples))
-    normalise(model, reference.sequences, bench.micro_batch)
+    model = _model(bench, REWARD)
+    features = ranking_features(model, examples)
+    ridge, out_of_fold = cross_validate(examples, features, settings, seed)
+    heads = fit_heads(examples, features, settings, ridge, seed)
+    terms = RewardTerms(heads.scale, {RANKING: Term.linear(1.0, heads.weights)})
+    reward = Reward(model, terms)
+    reward.normalise(_replies(reference), bench.micro_batch)
+    evaluation = evaluate_scores(examples, out_of_fold)
 
     def scorer(rollout: Rollout) -> Tensor:
-        return score_sequences(model, rollout.sequences, bench.micro_batch)
+        return reward.score(_replies(rollout), bench.micro_batch).total
 
-    return FittedReward(scorer, head, {**asdict(evaluation), "accuracy": evaluation.accuracy})
+    return FittedReward(
+        scorer,
+        reward.head,
+        {**asdict(evaluation), "accuracy": evaluation.accuracy, "ridge": ridge},
+    )
 
 
-@torch.no_grad()
 def blank_critic_head(bench: Workbench, reference: Rollout) -> ScalarHead:
     """A head that says zero, on features standardised over reference replies."""
     bench.bank.copy(START, REWARD)
+    features = read_features(_model(bench, REWARD), reference.sequences, bench.micro_batch)
+    scale = FeatureScale.of(features)
     head = ScalarHead(bench.base.hidden_size)
-    model = RewardModel(bench.base, bench.bank, REWARD, head)
-    rows = []
-    for at in range(0, len(reference), bench.micro_batch):
-        batch = make_batch(
-            reference.sequences[at : at + bench.micro_batch],
-            bench.base.chat_format.pad_token_id,
-            bench.base.device,
-        )
-        rows.append(model.features(batch.token_ids, batch.is_response_token, batch.last_token))
-    head.fit_feature_statistics(torch.cat(rows))
+    head.load({**head.state(), "feature_mean": scale.mean, "feature_scale": scale.scale})
     return head
 
 
@@ -78,21 +74,19 @@ def frozen_features(
     on_step: Callable[[int, int], None] | None = None,
 ) -> list[Tensor]:
     """Pooled features of every ranking's replies under one adapter, or under none: (K, D) each."""
-    head = ScalarHead(bench.base.hidden_size)
-    return ranking_features(RewardModel(bench.base, bench.bank, adapter, head), examples, on_step)
+    return ranking_features(_model(bench, adapter), examples, on_step)
 
 
 def head_scores(
-    bench: Workbench,
     examples: Sequence[RankingExample],
     features: Sequence[Tensor],
     held_out: Sequence[Tensor],
+    settings: RewardSettings,
+    seed: int,
 ) -> list[Tensor]:
-    """Fit a head; its scores of the held-out rankings, (K,) each."""
-    head = ScalarHead(bench.base.hidden_size)
-    fit_head(head, examples, features)
-    with torch.no_grad():
-        return [head(own) for own in held_out]
+    """Fit the heads; their scores of the held-out rankings, (K,) each."""
+    heads = _heads(examples, features, settings, seed)
+    return [heads.scores(own) for own in held_out]
 
 
 def adapter_scores(
@@ -103,16 +97,36 @@ def adapter_scores(
     seed: int,
     on_step: OnStep,
 ) -> list[Tensor]:
-    """Fit a head and a fresh adapter on the bare base; scores of the held-out rankings."""
+    """Fit a fresh adapter on the bare base, and the heads; scores of the held-out rankings."""
     bench.bank.remove(REWARD)
     bench.bank.add(REWARD, trainable=True, seed=seed)
-    model = RewardModel(bench.base, bench.bank, REWARD, ScalarHead(bench.base.hidden_size))
-    fit_head(model.head, examples, ranking_features(model, examples))
+    model = _model(bench, REWARD)
+    before = _heads(examples, ranking_features(model, examples), settings, seed)
+    model.head.load(before.mean_head().state())
 
     def report(done: RewardStep) -> None:
         on_step(done.step, done.steps, f"adapter, loss {done.loss:.3f}")
 
     fit_reward_model(model, examples, settings, seed, report)
-    sequences = [one for example in held_out for one in example.sequences]
-    scores = score_sequences(model, sequences, bench.micro_batch)
-    return list(torch.split(scores, [len(example.sequences) for example in held_out]))
+    after = _heads(examples, ranking_features(model, examples), settings, seed)
+    return [after.scores(own) for own in ranking_features(model, held_out)]
+
+
+def _heads(
+    examples: Sequence[RankingExample],
+    features: Sequence[Tensor],
+    settings: RewardSettings,
+    seed: int,
+) -> Heads:
+    ridge, _ = cross_validate(examples, features, settings, seed)
+    return fit_heads(examples, features, settings, ridge, seed)
+
+
+def _model(bench: Workbench, adapter: str | None) -> RewardModel:
+    head = ScalarHead(bench.base.hidden_size)
+    return RewardModel(bench.base, bench.bank, adapter, head)
+
+
+def _replies(rollout: Rollout) -> Replies:
+    """Without texts, which only an external classifier reads."""
+    return Replies(rollout.sequences, ())

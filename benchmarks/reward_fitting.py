@@ -2,9 +2,9 @@
 
 Methods, all on the same base, tokens and split:
 
-    head            the convex head on frozen features of the bare base
+    head            the convex heads on frozen features of the bare base
     head-starter    the same on features under the starter adapter, as the trainer does
-    adapter         head and a fresh LoRA adapter trained together on the bare base
+    adapter         a fresh LoRA adapter on the bare base trained by gradient, then the heads again
     trl             TRL's RewardTrainer with a fresh LoRA adapter of the same shape, bare base
     longer          no fit: the longer reply is taken for the better one
 """
@@ -32,7 +32,8 @@ from workbench import START, Workbench
 
 from chatrlhf.loop.intervals import wilson_interval
 from chatrlhf.settings import RewardSettings
-from chatrlhf.training.reward import RankingExample, evaluate_scores
+from chatrlhf.training.reward_data import RankingExample
+from chatrlhf.training.reward_evaluation import evaluate_scores
 
 LONGER = "longer"
 TRL_LEARNING_RATE = 1e-4  # the default of TRL 1.12.0's RewardConfig
@@ -50,7 +51,7 @@ class PairPlan:
 
     def settings(self, method: str) -> Json:
         """What a stored result must have been made with to count for this plan."""
-        kept: Json = {"max_tokens": self.reward.max_tokens}
+        kept: Json = {"max_tokens": self.reward.max_tokens, "ensemble": self.reward.ensemble}
         if method in ("adapter", "trl"):
             kept |= asdict(self.reward)
         if method == "trl":
@@ -75,7 +76,7 @@ class RewardFitting:
         started = time.perf_counter()
         extra: Json = {}
         if method in ("head", "head-starter"):
-            scores = self._head(method, indices)
+            scores = self._head(method, indices, seed)
             extra = {"feature_seconds": self._feature_seconds[method]}
         elif method == "adapter":
             scores = self._adapter(indices, seed)
@@ -119,10 +120,11 @@ class RewardFitting:
         self._feature_seconds[method] = time.perf_counter() - started
         return found[: len(train)], found[len(train) :]
 
-    def _head(self, method: str, indices: Sequence[int]) -> list[Tensor]:
+    def _head(self, method: str, indices: Sequence[int], seed: int) -> list[Tensor]:
         train, held_out = self._bare_features if method == "head" else self._starter_features
         examples = [self.plan.split.train[index] for index in indices]
-        return head_scores(self.bench, examples, [train[index] for index in indices], held_out)
+        features = [train[index] for index in indices]
+        return head_scores(examples, features, held_out, self.plan.reward, seed)
 
     def _adapter(self, indices: Sequence[int], seed: int) -> list[Tensor]:
         return adapter_scores(

@@ -141,6 +141,7 @@ def test_the_whole_benchmark_runs_and_goes_on_from_its_file(folder, tmp_path, ca
         ("head", 20, 0),
         ("head", 20, 1),
         ("head", whole, 0),
+        ("head", whole, 1),
         ("adapter", whole, 0),
     }
     for key in fits.keys() - {("longer", 0, 0)}:  # letters that differ are easy to tell apart
