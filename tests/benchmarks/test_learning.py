@@ -112,7 +112,7 @@ def test_the_whole_benchmark_runs_and_goes_on_from_its_file(folder, tmp_path, ca
     has_matplotlib = importlib.util.find_spec("matplotlib") is not None
     options = (
         f"--model {folder} --json {tmp_path / 'found.json'} --pairs {tmp_path / 'pairs.jsonl'} "
-        "--seeds 0 1 --iterations 1 --batch 4 --max-new-tokens 4 --held-out-replies 1 "
+        "--seeds 0 --iterations 1 --batch 4 --max-new-tokens 4 --held-out-replies 1 "
         "--rankings 8 --replies 2 --rater shorter --methods head adapter --sizes 20 "
         "--adapter-sizes --epochs 1 " + (f"--images {tmp_path}" if has_matplotlib else "")
     )
@@ -128,8 +128,8 @@ def test_the_whole_benchmark_runs_and_goes_on_from_its_file(folder, tmp_path, ca
         torch.set_flush_denormal(False)
     assert (tmp_path / "found.json").read_bytes() == first
     results = json.loads(first)["results"]
-    assert [one["seed"] for one in results if one["part"] == "direct"] == [0, 1]
-    assert [one["seed"] for one in results if one["part"] == "learned"] == [0, 1]
+    assert [one["seed"] for one in results if one["part"] == "direct"] == [0]
+    assert [one["seed"] for one in results if one["part"] == "learned"] == [0]
     fits = {
         (one["method"], one["train_pairs"], one["seed"]): one
         for one in results
@@ -139,9 +139,7 @@ def test_the_whole_benchmark_runs_and_goes_on_from_its_file(folder, tmp_path, ca
     assert set(fits) == {
         ("longer", 0, 0),
         ("head", 20, 0),
-        ("head", 20, 1),
         ("head", whole, 0),
-        ("head", whole, 1),
         ("adapter", whole, 0),
     }
     for key in fits.keys() - {("longer", 0, 0)}:  # letters that differ are easy to tell apart
