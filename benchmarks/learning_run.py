@@ -256,8 +256,8 @@ def fits_to_do(
     if "trl" in methods and not trl_is_installed():
         methods.remove("trl")
         console.print(
-            "TRL is left out, as it is not installed. Run: pip install 'chatrlhf[dev]' (in a clone: "
-            "make install)."
+            "TRL is left out, as it is not installed. Run: make install, or pip install "
+            "'chatrlhf[dev]'"
         )
     whole = len(plan.split.train)
     for method in [LONGER, *methods]:
