@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--images", type=Path, help="draw the curves into this folder")
     found.add_argument("--model", default="embedded", help="as for 'chatrlhf serve --model'")
     found.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves them")
+    found.add_argument("--estimate", action="store_true", help="say how long it takes, and stop")
     ppo = found.add_argument_group("direct and learned")
     ppo.add_argument("--rater", default="positive", help="whose score; see 'chatrlhf simulate'")
     ppo.add_argument("--iterations", type=int, default=20)

@@ -67,6 +67,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> None:
     ]
     fits = [] if pairs is None else list(fits_to_do(arguments, pairs, results, console))
     estimate(bench, plan, todo, pairs, fits, console)
+    if arguments.estimate:
+        return
     with _progress(console) as progress:
         for part, seed in todo:
             learn_policy(bench, plan, part, seed, results, progress)
@@ -243,7 +245,7 @@ def fit_seconds(bench: Workbench, plan: PairPlan, fits: Sequence[tuple[str, int,
     for method, size, _ in fits:
         if method in ("adapter", "trl"):
             share = size / len(plan.split.train)
-            steps = _STEP_COST * plan.reward.epochs + 1
+            steps = _STEP_COST * plan.reward.epochs + 2  # features before and after
             total += (share * tokens[0] * steps + tokens[1]) * a_token
     return total
 
