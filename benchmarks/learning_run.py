@@ -201,14 +201,18 @@ def estimate(
     console: Console,
 ) -> None:
     """Say how long it will take, from a short trial of each kind of work."""
-    seconds = 0.0
+    seconds: dict[str, float] = {}
     if todo:
-        seconds += sum(policy_seconds(bench, plan, [part for part, _ in todo]))
+        parts = [part for part, _ in todo]
+        for part, taken in zip(parts, policy_seconds(bench, plan, parts), strict=True):
+            seconds[part] = seconds.get(part, 0.0) + taken
     if pairs is not None and fits:
-        seconds += fit_seconds(bench, pairs, fits)
+        seconds["human"] = fit_seconds(bench, pairs, fits)
     if seconds:
+        each = ", ".join(f"{part} {taken / 60:.0f}" for part, taken in seconds.items())
         console.print(
-            f"About {max(seconds / 60, 1):.0f} minutes, by a short trial on this machine."
+            f"About {sum(seconds.values()) / 60:.0f} minutes ({each}), by a short trial on this "
+            f"machine with {torch.get_num_threads()} threads."
         )
 
 

@@ -96,6 +96,9 @@ def plot_human(entries: Sequence[Json], folder: Path) -> Path:
             label="the longer reply",
         )
     axis.set_xscale("log")
+    asked = sorted({entry["train_pairs"] for entry in entries if entry["train_pairs"]})
+    axis.set_xticks(asked, [str(size) for size in asked])
+    axis.minorticks_off()
     axis.set_xlabel("training pairs")
     axis.set_ylabel("held-out pairs ordered as people did")
     axis.set_title("Reward models on human preferences, 95% Wilson intervals")
