@@ -45,9 +45,10 @@ check: $(READY)  ## format, lint, types, architecture
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fix: $(READY)    ## format and apply safe lint fixes
+fix: $(READY)    ## format, apply safe lint fixes, put the documents' line numbers right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python tests/support/docs_links.py
 
 starter: $(READY) ## train the shipped starter adapter again (about 15 minutes on two cores)
 	$(BIN)/python -m chatrlhf.training.starter
@@ -65,6 +66,13 @@ bench-gpu: $(READY) ## PPO iterations and generation at the shapes of larger mod
 
 bench-ppo: $(READY) ## PPO beside TRL's: seconds by phase, peak memory
 	$(BIN)/python benchmarks/ppo_vs_trl.py $(BENCH_ARGS)
+
+bench-learning: $(VENV)/.bench ## does it learn? curves into docs/images; add BENCH_ARGS="--json FILE --pairs FILE"
+	$(BIN)/python benchmarks/learning.py --images docs/images $(BENCH_ARGS)
+
+$(VENV)/.bench: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@touch $@
 
 clean:           ## remove the virtual environment and caches (your data folder stays)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build *.egg-info
