@@ -150,7 +150,7 @@ def new_trainer(
     value_head.load(head.state())
     return PpoTrainer(
         bench.policy(POLICY, START),
-        ValueModel(bench.base, bench.bank, VALUE, value_head),
+        ValueModel(bench.base, bench.bank, VALUE, value_head, whole=settings.whole_critic),
         scorer,
         settings,
         seed=seed,

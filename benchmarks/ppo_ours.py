@@ -82,7 +82,10 @@ def build(workload: Workload, phases: Phases) -> tuple[TimedTrainer, list[list[i
 
     trainer = TimedTrainer(
         Policy(base, bank, "policy", "start"),
-        ValueModel(base, bank, "value", random_head(base.hidden_size, workload.seed)),
+        ValueModel(
+            *(base, bank, "value", random_head(base.hidden_size, workload.seed)),
+            whole=workload.whole_critic,
+        ),
         score,
         settings,
         seed=workload.seed,

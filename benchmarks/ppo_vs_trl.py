@@ -155,7 +155,10 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="embedded", help="catalog name or model folder")
     for option in fields(Workload):
-        if option.name != "folder":
+        if option.name == "whole_critic":
+            text = "train our critic's adapter in all layers, not only above the middle"
+            parser.add_argument("--whole-critic", action="store_true", help=text)
+        elif option.name != "folder":
             parser.add_argument(
                 f"--{option.name.replace('_', '-')}",
                 type=type(option.default),

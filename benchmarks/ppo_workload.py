@@ -35,6 +35,7 @@ class Workload:
     warmup: int = 1
     iterations: int = 3
     seed: int = 0
+    whole_critic: bool = False
 
     @property
     def tokens_per_iteration(self) -> int:

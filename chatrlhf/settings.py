@@ -186,6 +186,7 @@ class PpoSettings:
     max_grad_norm: Rate = 1.0
     optimizer: Literal["adam", "adam8bit"] = "adam"
     gradient_checkpointing: bool = False
+    whole_critic: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work together.

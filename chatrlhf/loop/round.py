@@ -182,7 +182,7 @@ class Round:
         settings = self.settings.ppo
         trainer = PpoTrainer(
             Policy(self.base, self.bank, POLICY, START),
-            ValueModel(self.base, self.bank, VALUE, value_head),
+            ValueModel(self.base, self.bank, VALUE, value_head, whole=settings.whole_critic),
             lambda rollout: self._scores(reward_model, rollout),
             settings,
             seed=self._seed,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -179,10 +179,16 @@ class LoraBank:
             del layer.a[name], layer.b[name]
         del self._dtypes[name]
 
-    def parameters_of(self, name: str) -> list[nn.Parameter]:
-        """The tensors of one adapter, always in the same order."""
+    def parameters_of(
+        self, name: str, inside: Iterable[nn.Module] | None = None
+    ) -> list[nn.Parameter]:
+        """The tensors of one adapter, always in the same order; of these modules, or of all."""
         self._require(name)
-        return [p for layer in self._layers.values() for p in (layer.a[name], layer.b[name])]
+        layers = list(self._layers.values())
+        if inside is not None:
+            within = {id(part) for module in inside for part in module.modules()}
+            layers = [layer for layer in layers if id(layer) in within]
+        return [p for layer in layers for p in (layer.a[name], layer.b[name])]
 
     def state_of(self, name: str) -> dict[str, Tensor]:
         """A float32 copy of one adapter on the CPU, under peft's key names."""

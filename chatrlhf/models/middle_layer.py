@@ -1,8 +1,11 @@
-"""The output of the decoder layer in the middle, as a by-product of a forward pass."""
+"""The decoder layer in the middle: its output as a by-product, and forward passes cut there.
+
+Notation: B rows, L positions, H hidden size.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,8 +16,14 @@ from chatrlhf.models.base_model import BaseModel
 
 def middle_layer(base: BaseModel) -> nn.Module:
     """The decoder layer in the middle; of an even number the earlier one."""
-    layers = list(base.decoder.get_submodule("layers").children())
-    return layers[(len(layers) - 1) // 2]
+    layers = _decoder_layers(base)
+    return layers[_middle(layers)]
+
+
+def layers_above_middle(base: BaseModel) -> list[nn.Module]:
+    """The decoder layers that read the middle layer's output, directly or not."""
+    layers = _decoder_layers(base)
+    return layers[_middle(layers) + 1 :]
 
 
 @contextmanager
@@ -30,3 +39,53 @@ def middle_states(base: BaseModel) -> Iterator[list[Tensor]]:
         yield found
     finally:
         handle.remove()
+
+
+@contextmanager
+def lower_half(base: BaseModel) -> Iterator[None]:
+    """Forward passes inside end with the middle layer: those above it change nothing."""
+
+    def unchanged(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        return hidden_states
+
+    with _replaced(layers_above_middle(base), unchanged):
+        yield
+
+
+@contextmanager
+def upper_half(base: BaseModel, middle: Tensor) -> Iterator[None]:
+    """Forward passes inside begin behind the middle layer, with its output (B, L, H) given.
+
+    The layers up to the middle are not run, so nothing flows back into them.
+    """
+    layers = _decoder_layers(base)
+
+    def given(*_: Any, **__: Any) -> Tensor:
+        return middle
+
+    with _replaced(layers[: _middle(layers) + 1], given):
+        yield
+
+
+def _decoder_layers(base: BaseModel) -> list[nn.Module]:
+    return list(base.decoder.get_submodule("layers").children())
+
+
+def _middle(layers: Sequence[nn.Module]) -> int:
+    return (len(layers) - 1) // 2
+
+
+@contextmanager
+def _replaced(layers: Sequence[nn.Module], forward: Callable[..., Any]) -> Iterator[None]:
+    """Give layers another ``forward``: an attribute of the instance goes before the class's."""
+    before = [vars(layer).get("forward") for layer in layers]
+    for layer in layers:
+        layer.forward = forward
+    try:
+        yield
+    finally:
+        for layer, one in zip(layers, before, strict=True):
+            if one is None:
+                del layer.forward
+            else:
+                layer.forward = one

@@ -17,6 +17,7 @@ head. The last state alone, the usual choice, learns little from tens of ranking
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,12 @@ from torch import Tensor, nn
 from chatrlhf.errors import VersionError
 from chatrlhf.models.base_model import BaseModel
 from chatrlhf.models.lora import LoraBank
-from chatrlhf.models.middle_layer import middle_states
+from chatrlhf.models.middle_layer import (
+    layers_above_middle,
+    lower_half,
+    middle_states,
+    upper_half,
+)
 from chatrlhf.models.policy import Policy
 
 POOLS = 3
@@ -130,16 +136,45 @@ class RewardModel:
 
 
 class ValueModel:
-    """The critic: an adapter and a head that say what reward is still to come."""
+    """The critic: an adapter and a head that say what reward is still to come.
 
-    def __init__(self, base: BaseModel, bank: LoraBank, adapter: str, head: ScalarHead) -> None:
+    Only the adapter's layers above the middle train, unless ``whole``: what lies below is the same
+    in every epoch and is computed once (docs/decisions.md).
+    """
+
+    def __init__(
+        self,
+        base: BaseModel,
+        bank: LoraBank,
+        adapter: str,
+        head: ScalarHead,
+        *,
+        whole: bool = False,
+    ) -> None:
         self.base = base
         self.bank = bank
         self.adapter = adapter
         self.head = head.to(base.device)
+        self.whole = whole
+
+    @torch.no_grad()
+    def trunk(self, token_ids: Tensor) -> Tensor | None:
+        """Output of the middle layer for right-padded tokens, (B, L, H); None if all layers train.
+
+        It changes only with the adapter's lower half, which does not train.
+        """
+        if self.whole:
+            return None
+        with middle_states(self.base) as middle, lower_half(self.base):
+            Policy(self.base, self.bank, self.adapter).hidden_states(token_ids)
+        return middle[-1]
 
     def values(
-        self, token_ids: Tensor, is_response_token: Tensor, predicts_response: Tensor
+        self,
+        token_ids: Tensor,
+        is_response_token: Tensor,
+        predicts_response: Tensor,
+        trunk: Tensor | None = None,
     ) -> Tensor:
         """Values of the states that response tokens were drawn from, (N,) float32.
 
@@ -147,14 +182,18 @@ class ValueModel:
             token_ids: (B, L) right-padded.
             is_response_token: (B, L) bool.
             predicts_response: (B, L) bool, True where the next token is a response token.
+            trunk: ``trunk(token_ids)``; without it all layers run.
         """
-        pooled = _pooled(self.base, self.bank, self.adapter, token_ids, is_response_token)
+        scope = nullcontext() if trunk is None else upper_half(self.base, trunk)
+        with scope:
+            pooled = _pooled(self.base, self.bank, self.adapter, token_ids, is_response_token)
         values: Tensor = self.head(pooled[predicts_response])
         return values
 
     def parameters(self) -> list[nn.Parameter]:
         """The trainable tensors, adapter first."""
-        return [*self.bank.parameters_of(self.adapter), *self.head.parameters()]
+        inside = None if self.whole else layers_above_middle(self.base)
+        return [*self.bank.parameters_of(self.adapter, inside), *self.head.parameters()]
 
 
 def _pooled(

@@ -40,6 +40,11 @@ class ActorCritic:
         self.critic = critic
         self.temperature = temperature
         self.checkpointing = checkpointing
+        self._trunks: dict[bytes, Tensor | None] = {}
+
+    def new_batch(self) -> None:
+        """Forget what is kept of the replies of the batch before."""
+        self._trunks.clear()
 
     def batch(self, sequences: Sequence[TokenSequence]) -> SequenceBatch:
         """Replies with their prompts as one padded batch, on the model's device."""
@@ -50,10 +55,11 @@ class ActorCritic:
         """What policy and critic say; with gradients, unless they are off."""
         wanted = self.checkpointing and torch.is_grad_enabled()
         scope = gradient_checkpointing(self.policy.base, self.policy.bank)
+        trunk = self._trunk(batch.token_ids)
         with scope if wanted else nullcontext():
             statistics = self._statistics(self.policy, batch)
             values = self.critic.values(
-                batch.token_ids, batch.is_response_token, batch.predicts_response
+                batch.token_ids, batch.is_response_token, batch.predicts_response, trunk
             )
         return Evaluation(
             _grid(statistics.logprobs, batch),
@@ -75,6 +81,13 @@ class ActorCritic:
         theirs = self.policy.bank.parameters_of(self.policy.reference)
         pairs = zip(self.policy.parameters(), theirs, strict=True)
         return all(torch.equal(ours, other) for ours, other in pairs)
+
+    def _trunk(self, token_ids: Tensor) -> Tensor | None:
+        """The critic's lower half, computed once for all epochs of a batch."""
+        key = token_ids.cpu().numpy().tobytes()
+        if key not in self._trunks:
+            self._trunks[key] = self.critic.trunk(token_ids)
+        return self._trunks[key]
 
     def _statistics(self, policy: Policy, batch: SequenceBatch) -> TokenStatistics:
         return policy.token_statistics(

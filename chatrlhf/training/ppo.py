@@ -136,6 +136,7 @@ class PpoTrainer:
         Where one micro-batch is the whole batch, the evaluation keeps its graph and is returned
         for the first update, which saves a forward pass.
         """
+        self._actors.new_batch()
         sequences = rollout.sequences
         plan = draw_minibatches(
             [len(sequence) for sequence in sequences],

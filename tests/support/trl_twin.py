@@ -107,7 +107,8 @@ def our_models(folder: Path) -> Ours:
     head.bias.requires_grad_(False)
     with torch.no_grad():
         head.weight[:size] = random_score(size, VALUE_SEED)[0]
-    return Ours(bank, Policy(base, bank, "policy"), ValueModel(base, bank, "value", head))
+    critic = ValueModel(base, bank, "value", head, whole=True)
+    return Ours(bank, Policy(base, bank, "policy"), critic)
 
 
 def run_pair(folder: Path, prompts: list[list[int]], output: Path, **changes: Any) -> Pair:
