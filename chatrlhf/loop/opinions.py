@@ -57,3 +57,11 @@ def agreement(turns: Sequence[RankedTurn]) -> tuple[int, int]:
                 alike += product > 0
                 both += product != 0
     return alike, both
+
+
+def agreement_text(alike: int, both: int) -> str:
+    """What ``agreement`` found, in words; ``both`` is at least 1."""
+    return (
+        f"Where several people ranked the same replies, they agree on {alike} of {both} pairs "
+        f"({alike / both:.0%}); no reward model can agree with all of them."
+    )

@@ -21,6 +21,7 @@ from chatrlhf.loop.datasets import RoundData
 from chatrlhf.loop.gates import Comparison, GateResult
 from chatrlhf.loop.incumbent import Incumbent
 from chatrlhf.loop.label_terms import tell_label, usable_labels
+from chatrlhf.loop.opinions import agreement_text
 from chatrlhf.loop.progress import RunProgress
 from chatrlhf.models.adapter_files import REWARD
 from chatrlhf.models.base_model import BaseModel
@@ -166,7 +167,8 @@ class RewardStage:
 
     def _fit_ranking(self, model: RewardModel) -> _RankingFit:
         settings, seed, examples = self.settings.reward, self._seed, self.data.rankings
-        self._tell_agreement()
+        if self.data.agreement[1]:
+            self.progress.event("info", agreement_text(*self.data.agreement))
 
         def on_step(step: int, steps: int) -> None:
             self.progress.step(step, steps, "Reading the ranked replies")
@@ -273,15 +275,6 @@ class RewardStage:
         note = gates.length_note(evaluation)
         if note:
             self.progress.event("info", note)
-
-    def _tell_agreement(self) -> None:
-        alike, both = self.data.agreement
-        if both:
-            self.progress.event(
-                "info",
-                f"Where several people ranked the same replies, they agree on {alike} of {both} "
-                f"pairs ({alike / both:.0%}); no reward model can agree with all of them.",
-            )
 
     # Tools
 

@@ -10,7 +10,8 @@ The vocabulary is walked in blocks that stay in the processor's cache: the forwa
 running log-sum-exp, the backward pass makes each block of logits again (Wijmans et al. 2024, "Cut
 Your Losses in Large-Vocabulary Language Models", section 4, here in plain torch and with the
 entropy). Each block of the LM head is read once a pass, however many positions there are. The LM
-head is frozen, so only the gradient of ``h`` is needed.
+head is frozen, so only the gradient of ``h`` is needed. What fits into a fixed buffer is kept
+instead of being made again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from torch.nn import functional as F
 # Logits held at once; 4 MiB in float32 measured fastest on two cores (docs/decisions.md).
 BLOCK_LOGITS = 1 << 20
 _LEAST_BLOCK_TOKENS = 1024
+# Logits of the first blocks that wait for the backward pass, in the LM head's own type; the others
+# are made again. Fixed, so that memory does not grow with the positions.
+KEPT_BYTES = 128 << 20
 
 
 class TokenStatistics(NamedTuple):
@@ -74,10 +78,15 @@ def _blocks(head: _Head, positions: int) -> Iterator[slice]:
         yield slice(start, min(start + size, vocabulary))
 
 
-def _logits(hidden: Tensor, head: _Head, block: slice) -> tuple[Tensor, Tensor | None]:
-    """Float32 logits of a block (N, block), and the slope of the soft cap where there is one."""
+def _raw_logits(hidden: Tensor, head: _Head, block: slice) -> Tensor:
+    """The LM head on a block, in its own type: (N, block)."""
     bias = None if head.bias is None else head.bias[block]
-    logits = F.linear(hidden, head.weight[block], bias).float()
+    return F.linear(hidden, head.weight[block], bias)
+
+
+def _logits(raw: Tensor, head: _Head) -> tuple[Tensor, Tensor | None]:
+    """Float32 logits of a block (N, block), and the slope of the soft cap where there is one."""
+    logits = raw.float() if raw.dtype != torch.float32 else raw.clone()
     slope = None
     if head.softcap is not None:
         capped = torch.tanh(logits / head.softcap)
@@ -96,8 +105,14 @@ class _TokenStatistics(torch.autograd.Function):
         total = torch.zeros_like(largest)  # sum of exp(logit - largest)
         weighted = torch.zeros_like(largest)  # sum of exp(logit - largest) (logit - largest)
         chosen = torch.zeros_like(largest)
+        kept: list[Tensor] = []
+        room = KEPT_BYTES if ctx.needs_input_grad[0] else 0
         for block in _blocks(head, count):
-            logits, _ = _logits(compute, head, block)
+            raw = _raw_logits(compute, head, block)
+            room -= raw.nbytes
+            if room >= 0:
+                kept.append(raw)
+            logits, _ = _logits(raw, head)
             inside = (targets >= block.start) & (targets < block.stop)
             local = (targets - block.start).clamp_(0, block.stop - block.start - 1)
             chosen = torch.where(inside, logits.gather(-1, local[:, None])[:, 0], chosen)
@@ -114,7 +129,7 @@ class _TokenStatistics(torch.autograd.Function):
         entropies = log_total - weighted / total
         normaliser = largest + log_total
         ctx.save_for_backward(hidden, targets, normaliser, entropies)
-        ctx.head = head
+        ctx.head, ctx.kept = head, kept
         return chosen - normaliser, entropies
 
     @staticmethod
@@ -128,8 +143,10 @@ class _TokenStatistics(torch.autograd.Function):
         grad_hidden = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
         with_entropy = grad_entropies is not None and bool(grad_entropies.any())
         rows = torch.arange(count, device=hidden.device)
-        for block in _blocks(head, count):
-            logits, slope = _logits(compute, head, block)
+        for number, block in enumerate(_blocks(head, count)):
+            is_kept = number < len(ctx.kept)
+            raw = ctx.kept[number] if is_kept else _raw_logits(compute, head, block)
+            logits, slope = _logits(raw, head)
             log_p = logits.sub_(normaliser[:, None])
             grad = log_p.exp()  # p, scaled in place into the gradient of the logits
             if with_entropy and grad_entropies is not None:

@@ -62,7 +62,9 @@ def desk(db):
 
 @pytest.fixture
 def load(db, chat_format, tmp_path):
-    settings = load_settings(tmp_path, {"reward": {"max_tokens": 40}}, environment={})
+    settings = load_settings(
+        tmp_path, {"reward": {"max_tokens": 40}, "ppo": {"max_new_tokens": 8}}, environment={}
+    )
     return lambda: load_round_data(db, chat_format, settings, rankings.newest_id(db))
 
 

@@ -141,3 +141,22 @@ def test_bfloat16_head_gives_float32_statistics_close_to_exact_ones():
     assert ours.grad.dtype == torch.bfloat16
     expected = plain(half, half_weight, targets)
     assert torch.allclose(found.logprobs.double(), expected[0], atol=0.05)
+
+
+@pytest.mark.parametrize("softcap", [None, 5.0])
+def test_kept_logits_change_nothing(monkeypatch, softcap):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(6, 8, generator=generator)
+    head = torch.randn(3000, 8, generator=generator).bfloat16()
+    targets = torch.randint(0, 3000, (6,), generator=generator)
+    monkeypatch.setattr(logprobs, "BLOCK_LOGITS", 1)  # blocks of 1024 tokens
+    found = []
+    block_bytes = 6 * 1024 * 2
+    for kept in (0, block_bytes, 10 * block_bytes):
+        monkeypatch.setattr(logprobs, "KEPT_BYTES", kept)
+        leaf = hidden.clone().requires_grad_()
+        statistics = logprobs.token_statistics(leaf, head, targets, 0.7, softcap)
+        (statistics.logprobs + statistics.entropies).sum().backward()
+        found.append((*statistics, leaf.grad))
+    for others in found[1:]:
+        assert all(map(torch.equal, found[0], others))
