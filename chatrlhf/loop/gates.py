@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from chatrlhf.loop.intervals import Interval, bootstrap_interval, wilson_interval
 from chatrlhf.maths.ranking_loss import pair_accuracy
@@ -61,13 +62,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Canary:
-    """Replies of one version to the fixed gate prompts. Scores are the reward model's."""
+    """Replies of one version to the fixed gate prompts.
+
+    ``score`` is the reward model's; ``spread`` is how far the heads of its ensemble disagree.
+    """
 
     score: float
     reply_tokens: float
     finished: float
     repetition: float
     empty: float
+    spread: float = 0.0
 
 
 def reward_gate(
@@ -196,8 +201,8 @@ def demonstration_gate(before: float, after: float) -> GateResult:
     )
 
 
-def measure(rollout: Rollout, scores: torch.Tensor) -> Canary:
-    """Measure a version by its replies. ``scores``: (B,)."""
+def measure(rollout: Rollout, scores: Tensor, spread: Tensor) -> Canary:
+    """Measure a version by its replies. ``scores``, ``spread``: (B,)."""
     bodies = [
         response[:-1] if finished else response
         for response, finished in zip(rollout.responses, rollout.finished, strict=True)
@@ -208,6 +213,7 @@ def measure(rollout: Rollout, scores: torch.Tensor) -> Canary:
         finished=sum(rollout.finished) / len(rollout),
         repetition=sum(repeated_share(body) for body in bodies) / len(bodies),
         empty=sum(not body for body in bodies) / len(bodies),
+        spread=float(spread.mean()),
     )
 
 

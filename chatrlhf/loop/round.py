@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from chatrlhf.errors import RoundSkippedError
-from chatrlhf.loop import gates
+from chatrlhf.loop import gates, verdicts
 from chatrlhf.loop.checkpoints import Checkpoints
 from chatrlhf.loop.datasets import RoundData, Tokens
 from chatrlhf.loop.gates import GateResult
@@ -212,14 +212,18 @@ class Round:
         canaries = []
         for step, name in enumerate((START, POLICY), start=1):
             answers = self._answers(name, prompts, seed=self._seed + 1)
-            scores = self._scores(reward_model, answers)
-            canaries.append(gates.measure(answers, scores))
+            judged = self._judge(reward_model, answers)
+            canaries.append(gates.measure(answers, judged.total, judged.spread))
             self.progress.step(step, 2, "Comparing with the version before")
         parent, candidate = canaries
         kl = self._distance(answers)
         results = gates.policy_gates(candidate, parent, kl, self.settings.round.kl_budget)
         for result in results:
             self._tell(result)
+        self.progress.metrics(0, dataclasses.asdict(parent))
+        self.progress.metrics(1, {**dataclasses.asdict(candidate), "kl": kl})
+        if words := verdicts.gaming(parent, candidate):
+            self.progress.event("info", words)
         metrics["gates"] = {
             "parent": dataclasses.asdict(parent),
             "candidate": dataclasses.asdict(candidate),
@@ -274,11 +278,12 @@ class Round:
             temperature=self.settings.ppo.temperature,
         )
 
-    def _scores(self, reward: Reward, rollout: Rollout) -> Tensor:
+    def _judge(self, reward: Reward, rollout: Rollout) -> TermScores:
         replies = self._replies(rollout)
-        self._judged = self._row_limit.halving(
-            len(rollout), lambda rows: reward.score(replies, rows)
-        )
+        return self._row_limit.halving(len(rollout), lambda rows: reward.score(replies, rows))
+
+    def _scores(self, reward: Reward, rollout: Rollout) -> Tensor:
+        self._judged = self._judge(reward, rollout)
         return self._judged.total
 
     def _replies(self, rollout: Rollout) -> Replies:

@@ -24,12 +24,13 @@ from chatrlhf.loop.progress import LeaseLostError, RunProgress
 from chatrlhf.loop.publish import base_fields, publish_round, publish_starter, verify_version
 from chatrlhf.loop.round import Round
 from chatrlhf.loop.trainer_state import crashes_of
+from chatrlhf.loop.verdicts import convergence
 from chatrlhf.models.adapter_files import REWARD, AdapterFiles, AdapterShape, read_version
 from chatrlhf.models.base_model import load_base_model
 from chatrlhf.models.catalog import ensure_local, find_source
 from chatrlhf.models.lora import LoraBank
 from chatrlhf.settings import Settings
-from storage import demonstrations, runs, versions
+from storage import demonstrations, run_log, runs, versions
 from storage.database import Database, open_database
 from storage.records import Run
 
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 SUCCEEDED, FAILED, NOTHING_TO_DO, LEASE_LOST = 0, 1, 3, 4
 TRAINED_DEMONSTRATION = "trained_demonstration_id"
+_ROUNDS_LOOKED_AT = 20
 ROUND_SETTINGS = ("sft", "reward", "ppo", "round")
 
 
@@ -125,6 +127,8 @@ def _train_and_publish(
         new_demonstrations=demonstrations.count_new(db, trained),
         incumbent=_incumbent(files),
     ).run()
+    if words := convergence(score_gains(db)):
+        progress.event("info", words)
     if not outcome.promoted:
         return outcome.message, None
     fields = {
@@ -177,3 +181,14 @@ def _checkpoints(settings: Settings, run: Run, identity: str) -> Checkpoints:
 def boot_id() -> str:
     """Identifies this start of the machine."""
     return str(int(psutil.boot_time()))
+
+
+def score_gains(db: Database) -> list[float]:
+    """Rise of the mean score in the newest rounds that got to the gates, oldest first."""
+    gains = []
+    for run in runs.list_runs(db, _ROUNDS_LOOKED_AT):
+        found = run_log.list_metrics(db, run.id, stage="gates")
+        scores = {metric.step: metric.value for metric in found if metric.name == "gates/score"}
+        if len(scores) == 2:
+            gains.append(scores[1] - scores[0])
+    return gains[::-1]
