@@ -6,6 +6,8 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from chatrlhf.maths import logprobs
 from chatrlhf.maths.logprobs import token_statistics
@@ -160,3 +162,24 @@ def test_kept_logits_change_nothing(monkeypatch, softcap):
         found.append((*statistics, leaf.grad))
     for others in found[1:]:
         assert all(map(torch.equal, found[0], others))
+
+
+def test_no_tensor_ever_holds_the_logits_of_all_positions(monkeypatch):
+    positions, vocabulary = 64, 20_000
+    monkeypatch.setattr(logprobs, "KEPT_BYTES", 0)
+    monkeypatch.setattr(logprobs, "BLOCK_LOGITS", positions * 1024)
+    sizes = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            found = function(*args, **(kwargs or {}))
+            sizes.extend(leaf.numel() for leaf in tree_leaves(found) if torch.is_tensor(leaf))
+            return found
+
+    hidden = torch.randn(positions, 4, requires_grad=True)
+    head = torch.randn(vocabulary, 4)
+    targets = torch.randint(0, vocabulary, (positions,))
+    with Sizes():
+        token_statistics(hidden, head, targets).logprobs.sum().backward()
+    sizes = [size for size in sizes if size != head.numel()]  # views of the head itself
+    assert max(sizes) == positions * 1024
