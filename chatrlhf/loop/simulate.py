@@ -166,13 +166,18 @@ class Simulation:
             self._progress.update(task, description=text, completed=step, total=steps)
 
         done = self._watcher.wait(plan.max_wait, show)
-        unseen = self._last_ranking_id > self._watcher.newest_ranking_seen
-        if done and plan.rounds == "final" and unseen:
+        if done and plan.rounds == "final" and self._has_unseen_rankings():
             self._measure_if_changed()
-            self._tell("Asking for a last round over all rankings.")
-            done = self._watcher.request(plan.max_wait, show)
+            # Measuring takes minutes: a round may have begun by itself.
+            done = self._watcher.wait(plan.max_wait, show)
+            if done and self._has_unseen_rankings():
+                self._tell("Asking for a last round over all rankings.")
+                done = self._watcher.request(plan.max_wait, show)
         self._waited_to_the_end = done
         self._progress.remove_task(task)
+
+    def _has_unseen_rankings(self) -> bool:
+        return self._last_ranking_id > self._watcher.newest_ranking_seen
 
     # --- measuring ------------------------------------------------------------------------
 

@@ -47,7 +47,7 @@ class RoundWatcher:
         ``progress`` gets the trainer's status about once a second. Returns False when the wait
         ended early: the trainer is paused, or ``max_wait`` seconds have passed.
         """
-        waited = 0.0
+        waited = idle = 0.0
         while True:
             trainer = dict(self._client.get("/api/health").get("trainer") or {})
             progress(trainer)
@@ -56,7 +56,8 @@ class RoundWatcher:
             if state == "paused":
                 self._tell("The trainer is paused: not waiting for its rounds.")
                 return False
-            due = trainer.get("next_refit_in") == 0 and waited < _START_SECONDS
+            idle = 0.0 if state in _UNDER_WAY else idle
+            due = trainer.get("next_refit_in") == 0 and idle < _START_SECONDS
             if state not in _UNDER_WAY and not due:
                 return True
             if waited >= max_wait:
@@ -64,6 +65,7 @@ class RoundWatcher:
                 return False
             self._client.sleep(1.0)
             waited += 1.0
+            idle += 1.0
 
     def request(self, max_wait: float, progress: Callable[[Json], None]) -> bool:
         """Ask for one round over everything and wait for its end, as ``wait`` does."""

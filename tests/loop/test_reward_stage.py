@@ -11,6 +11,7 @@ from tiny_classifier import write_classifier
 from tiny_loop import TinyLoop
 from tiny_model import write_tiny_model
 
+from chatrlhf.loop import gates
 from chatrlhf.models.adapter_files import read_version
 from chatrlhf.models.base_model import BaseModel
 from chatrlhf.models.reward_terms import RewardTerms
@@ -61,7 +62,9 @@ def reward_of(loop, version):
     return RewardTerms.from_state(stored.head, loop.base.hidden_size)
 
 
-def test_labels_alone_train_the_policy_away_from_what_they_name(make_loop):
+def test_labels_alone_train_the_policy_away_from_what_they_name(make_loop, monkeypatch):
+    # An empty reply has no b either, and PPO may find that; the gate against it is not the subject.
+    monkeypatch.setattr(gates, "MOST_EMPTY", 1.0)
     loop = taught(make_loop(weights={"label:toxic": -1.0}))
     before = versions.get_alias(loop.db, "live")
     label_all(loop, 40, "toxic", lambda text: "b" in text)

@@ -242,6 +242,24 @@ def test_a_last_round_takes_in_the_rankings_that_no_round_has_seen() -> None:
     assert "Asking for a last round over all rankings." in output
 
 
+def test_a_round_that_begins_by_itself_while_versions_are_measured_is_waited_for() -> None:
+    server = FakeServer(refit_every=4)
+    complete = server.complete
+
+    def begins_while_measuring(body: Any) -> Answer:
+        if len(server.rounds) == 1:
+            server.start_round("automatic")
+        return complete(body)
+
+    server.complete = begins_while_measuring  # type: ignore[method-assign]
+    report, output = carry_out(server, rankings=6, eval_prompts=2)
+    assert [run["requested_by"] for run in server.rounds] == ["automatic", "automatic"]
+    assert report["waited_to_the_end"]
+    assert report["failures"] == []
+    assert [row["version"] for row in report["versions"]] == ["v0", "v1", "v2"]
+    assert "Asking for a last round" not in output
+
+
 def test_no_last_round_where_every_ranking_was_seen() -> None:
     server = FakeServer(refit_every=4)
     carry_out(server, rankings=4)
