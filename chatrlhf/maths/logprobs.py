@@ -86,7 +86,7 @@ def _raw_logits(hidden: Tensor, head: _Head, block: slice) -> Tensor:
 
 def _logits(raw: Tensor, head: _Head) -> tuple[Tensor, Tensor | None]:
     """Float32 logits of a block (N, block), and the slope of the soft cap where there is one."""
-    logits = raw.float() if raw.dtype != torch.float32 else raw.clone()
+    logits = raw.to(torch.float32, copy=True)
     slope = None
     if head.softcap is not None:
         capped = torch.tanh(logits / head.softcap)

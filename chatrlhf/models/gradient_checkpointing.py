@@ -7,15 +7,15 @@ the backward pass runs; here a layer is recomputed under the adapter of its forw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
-from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from chatrlhf.models.base_model import BaseModel
+from chatrlhf.models.decoder_layers import Forward, decoder_layers, replaced_forward
 from chatrlhf.models.lora import LoraBank
 
 
@@ -25,22 +25,11 @@ def gradient_checkpointing(base: BaseModel, bank: LoraBank) -> Iterator[None]:
 
     The backward pass may come after the context has ended.
     """
-    layers = list(_decoder_layers(base))
-    for layer in layers:
-        # An attribute of the instance goes before the method of its class.
-        layer.forward = _checkpointed(layer.forward, bank)
-    try:
+    with replaced_forward(decoder_layers(base), partial(_checkpointed, bank)):
         yield
-    finally:
-        for layer in layers:
-            del layer.forward
 
 
-def _decoder_layers(base: BaseModel) -> Iterator[nn.Module]:
-    yield from base.decoder.get_submodule("layers").children()
-
-
-def _checkpointed(forward: Callable[..., Any], bank: LoraBank) -> Callable[..., Any]:
+def _checkpointed(bank: LoraBank, forward: Forward) -> Forward:
     def run(*args: Any, **kwargs: Any) -> Any:
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
             return nullcontext(), bank.as_now()

@@ -62,14 +62,13 @@ class LoraLinear(nn.Module):
         """Apply the layer and the active adapter to ``x`` (B, T, d_in)."""
         y: Tensor = self.base(x)
         active = self.active
-        if active.rows is not None:
-            a, b = active.rows.a[self.index], active.rows.b[self.index]
-            update = torch.bmm(torch.bmm(x, a.mT.to(x.dtype)), b.mT.to(x.dtype))
-        elif active.name is not None:
+        if active.name is not None:
             apply: Callable[..., Tensor] = _LowRankUpdate.apply
             return apply(y, x, self.a[active.name], self.b[active.name], self.scale)
-        else:
+        if active.rows is None:
             return y
+        a, b = active.rows.a[self.index], active.rows.b[self.index]
+        update = torch.bmm(torch.bmm(x, a.mT.to(x.dtype)), b.mT.to(x.dtype))
         return y + (update if self.scale == 1.0 else update * self.scale)
 
 

@@ -5,24 +5,25 @@ Notation: B rows, L positions, H hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
 from chatrlhf.models.base_model import BaseModel
+from chatrlhf.models.decoder_layers import decoder_layers, replaced_forward
 
 
 def middle_layer(base: BaseModel) -> nn.Module:
     """The decoder layer in the middle; of an even number the earlier one."""
-    layers = _decoder_layers(base)
+    layers = decoder_layers(base)
     return layers[_middle(layers)]
 
 
 def layers_above_middle(base: BaseModel) -> list[nn.Module]:
     """The decoder layers that read the middle layer's output, directly or not."""
-    layers = _decoder_layers(base)
+    layers = decoder_layers(base)
     return layers[_middle(layers) + 1 :]
 
 
@@ -48,7 +49,7 @@ def lower_half(base: BaseModel) -> Iterator[None]:
     def unchanged(hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
         return hidden_states
 
-    with _replaced(layers_above_middle(base), unchanged):
+    with replaced_forward(layers_above_middle(base), lambda _: unchanged):
         yield
 
 
@@ -58,34 +59,14 @@ def upper_half(base: BaseModel, middle: Tensor) -> Iterator[None]:
 
     The layers up to the middle are not run, so nothing flows back into them.
     """
-    layers = _decoder_layers(base)
+    layers = decoder_layers(base)
 
     def given(*_: Any, **__: Any) -> Tensor:
         return middle
 
-    with _replaced(layers[: _middle(layers) + 1], given):
+    with replaced_forward(layers[: _middle(layers) + 1], lambda _: given):
         yield
-
-
-def _decoder_layers(base: BaseModel) -> list[nn.Module]:
-    return list(base.decoder.get_submodule("layers").children())
 
 
 def _middle(layers: Sequence[nn.Module]) -> int:
     return (len(layers) - 1) // 2
-
-
-@contextmanager
-def _replaced(layers: Sequence[nn.Module], forward: Callable[..., Any]) -> Iterator[None]:
-    """Give layers another ``forward``: an attribute of the instance goes before the class's."""
-    before = [vars(layer).get("forward") for layer in layers]
-    for layer in layers:
-        layer.forward = forward
-    try:
-        yield
-    finally:
-        for layer, one in zip(layers, before, strict=True):
-            if one is None:
-                del layer.forward
-            else:
-                layer.forward = one

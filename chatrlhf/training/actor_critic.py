@@ -40,7 +40,7 @@ class ActorCritic:
         self.critic = critic
         self.temperature = temperature
         self.checkpointing = checkpointing
-        self._trunks: dict[bytes, Tensor | None] = {}
+        self._trunks: dict[tuple[torch.Size, bytes], Tensor | None] = {}
 
     def new_batch(self) -> None:
         """Forget what is kept of the replies of the batch before."""
@@ -84,7 +84,7 @@ class ActorCritic:
 
     def _trunk(self, token_ids: Tensor) -> Tensor | None:
         """The critic's lower half, computed once for all epochs of a batch."""
-        key = token_ids.cpu().numpy().tobytes()
+        key = token_ids.shape, token_ids.cpu().numpy().tobytes()
         if key not in self._trunks:
             self._trunks[key] = self.critic.trunk(token_ids)
         return self._trunks[key]
