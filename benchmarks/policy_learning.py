@@ -17,12 +17,14 @@ from typing import Any
 import torch
 from ranking_model import blank_critic_head, fit_rankings
 from torch import Tensor
-from workbench import POLICY, REWARD, START, VALUE, Workbench, draw
+from workbench import POLICY, REWARD, START, VALUE, Workbench
 
+from chatrlhf.loop.datasets import draw_prompts
 from chatrlhf.loop.intervals import bootstrap_interval
 from chatrlhf.loop.raters import Rater
 from chatrlhf.models.reward_model import ScalarHead, ValueModel
 from chatrlhf.settings import PpoSettings
+from chatrlhf.training.distance import mean_sequence_kl
 from chatrlhf.training.ppo import PpoTrainer, Scorer
 from chatrlhf.training.reward_data import RankingExample
 from chatrlhf.training.rollout import Rollout
@@ -98,13 +100,13 @@ def learn_from_rankings(
 
 def reference_replies(bench: Workbench, plan: Plan, seed: int) -> Rollout:
     """Replies of the start policy, on which scores are normalised."""
-    prompts = draw(bench.train, REFERENCE_SAMPLES, f"{seed}/reference")
+    prompts = draw_prompts(bench.train, REFERENCE_SAMPLES, f"{seed}/reference")
     return bench.sample(START, prompts, plan.ppo, _seed(seed, "reference"))
 
 
 def simulated_rankings(bench: Workbench, plan: Plan, seed: int) -> list[RankingExample]:
     """K replies of the start policy to each of N prompts, ranked; all-tied ones are left out."""
-    prompts = draw(bench.train, plan.rankings, f"{seed}/rankings")
+    prompts = draw_prompts(bench.train, plan.rankings, f"{seed}/rankings")
     repeated = [prompt for prompt in prompts for _ in range(plan.replies)]
     rollout = bench.sample(START, repeated, plan.ppo, _seed(seed, "rankings"))
     texts = bench.texts(rollout)
@@ -187,7 +189,12 @@ def _optimise_and_measure(
     return {
         **found,
         "difference": bootstrap_interval(change.numpy(), seed=seed)._asdict(),
-        "kl": bench.sequence_kl(replies["after"], plan.ppo.temperature),
+        "kl": mean_sequence_kl(
+            bench.policy(POLICY, START),
+            replies["after"],
+            plan.ppo.temperature,
+            bench.micro_batch,
+        ),
         "curve": curve,
     }
 
@@ -203,7 +210,7 @@ def _optimise(
     trainer = new_trainer(bench, plan.ppo, seed, scorer, head)
     curve: list[Json] = []
     for iteration in range(1, plan.ppo.iterations + 1):
-        prompts = draw(bench.train, plan.ppo.batch_size, f"{seed}/ppo/{iteration}")
+        prompts = draw_prompts(bench.train, plan.ppo.batch_size, f"{seed}/ppo/{iteration}")
         stats, rollout, _ = trainer.iteration(prompts)
         true = true_scores(bench, plan, rollout)
         row = {"iteration": iteration, "true_score": sum(true) / len(true), **stats.as_dict()}

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
 
 from chatrlhf.engine.requests import ChatMessage
 from chatrlhf.loop.datasets import Tokens, pool_prompts
@@ -18,7 +15,6 @@ from chatrlhf.models.catalog import ensure_local, find_source
 from chatrlhf.models.lora import LoraBank
 from chatrlhf.models.policy import Policy
 from chatrlhf.settings import ModelSettings, PpoSettings
-from chatrlhf.training.batches import make_batch
 from chatrlhf.training.rollout import Rollout, collect_rollout
 from chatrlhf.training.starter import starter_folder
 from storage.prompts import split_of
@@ -69,27 +65,6 @@ class Workbench:
             for response, finished in zip(rollout.responses, rollout.finished, strict=True)
         ]
 
-    @torch.no_grad()
-    def sequence_kl(self, rollout: Rollout, temperature: float) -> float:
-        """Mean of log pi - log pi_start summed over each of the policy's own replies, in nats."""
-        total = 0.0
-        for at in range(0, len(rollout), self.micro_batch):
-            batch = make_batch(
-                rollout.sequences[at : at + self.micro_batch],
-                self.base.chat_format.pad_token_id,
-                self.base.device,
-            )
-            own, start = (
-                self.policy(name)
-                .token_statistics(
-                    batch.token_ids, batch.predicts_response, batch.targets, temperature
-                )
-                .logprobs
-                for name in (POLICY, START)
-            )
-            total += float((own - start).sum())
-        return total / len(rollout)
-
 
 def load_workbench(model: ModelSettings) -> Workbench:
     """The base with the starter adapter, or with one that changes nothing for another base."""
@@ -115,9 +90,3 @@ def build_workbench(base: BaseModel, model: ModelSettings) -> Workbench:
             tuple(base.chat_format.encode_prompt([ChatMessage("user", text)]))
         )
     return Workbench(base, bank, tuple(split["train"]), tuple(split["held_out"]))
-
-
-def draw(prompts: Sequence[Tokens], count: int, purpose: str) -> list[Tokens]:
-    """``count`` prompts, each at most once as long as there are enough."""
-    rounds, rest = divmod(count, len(prompts))
-    return list(prompts) * rounds + random.Random(purpose).sample(list(prompts), rest)

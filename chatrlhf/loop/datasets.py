@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,12 @@ def prompt_key(messages: Sequence[Message]) -> str:
     """A hash of the whole context of a reply."""
     text = json.dumps([[message.role, message.content] for message in messages])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def draw_prompts(prompts: Sequence[Tokens], count: int, seed: str) -> list[Tokens]:
+    """``count`` prompts, each at most once as long as there are enough."""
+    rounds, rest = divmod(count, len(prompts))
+    return list(prompts) * rounds + random.Random(seed).sample(list(prompts), rest)
 
 
 def pool_prompts() -> list[tuple[str, str, tuple[str, ...]]]:

@@ -10,19 +10,17 @@ Adapters in the bank: ``start`` (what the round starts from, frozen: PPO's refer
 from __future__ import annotations
 
 import dataclasses
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from chatrlhf.errors import RoundSkippedError
 from chatrlhf.loop import gates, verdicts
 from chatrlhf.loop.checkpoints import Checkpoints
-from chatrlhf.loop.datasets import RoundData, Tokens
+from chatrlhf.loop.datasets import RoundData, Tokens, draw_prompts
 from chatrlhf.loop.gates import GateResult
 from chatrlhf.loop.incumbent import Incumbent
 from chatrlhf.loop.progress import RunProgress, ScoredText
@@ -34,7 +32,7 @@ from chatrlhf.models.policy import Policy
 from chatrlhf.models.reward_model import ScalarHead, ValueModel
 from chatrlhf.models.reward_terms import TermScores
 from chatrlhf.settings import Settings
-from chatrlhf.training.batches import make_batch
+from chatrlhf.training.distance import mean_sequence_kl
 from chatrlhf.training.ppo import PPO_PARTS, PpoTrainer
 from chatrlhf.training.reward import Replies, Reward
 from chatrlhf.training.rollout import Rollout, collect_rollout
@@ -265,9 +263,7 @@ class Round:
                 f"There is no prompt to answer: none has at most {room} tokens, which is "
                 "reward.max_tokens less ppo.max_new_tokens. Raise the one or lower the other."
             )
-        generator = random.Random(f"{self._seed}/{purpose}")
-        rounds, rest = divmod(count, len(prompts))
-        return list(prompts) * rounds + generator.sample(list(prompts), rest)
+        return draw_prompts(prompts, count, f"{self._seed}/{purpose}")
 
     def _answers(self, adapter: str, prompts: Sequence[Tokens], seed: int) -> Rollout:
         return collect_rollout(
@@ -296,31 +292,11 @@ class Round:
 
     def _distance(self, rollout: Rollout) -> float:
         """Mean sequence KL of the policy's own replies to its start, in nats."""
+        policy = Policy(self.base, self.bank, POLICY, START)
+        temperature = self.settings.ppo.temperature
         return self._row_limit.halving(
-            len(rollout), lambda rows: self._summed_kl(rollout, rows) / len(rollout)
+            len(rollout), lambda rows: mean_sequence_kl(policy, rollout, temperature, rows)
         )
-
-    @torch.no_grad()
-    def _summed_kl(self, rollout: Rollout, size: int) -> float:
-        total = 0.0
-        sequences = rollout.sequences
-        for at in range(0, len(sequences), size):
-            batch = make_batch(
-                sequences[at : at + size], self.base.chat_format.pad_token_id, self.base.device
-            )
-            logprobs = [
-                Policy(self.base, self.bank, name)
-                .token_statistics(
-                    batch.token_ids,
-                    batch.predicts_response,
-                    batch.targets,
-                    self.settings.ppo.temperature,
-                )
-                .logprobs
-                for name in (POLICY, START)
-            ]
-            total += float((logprobs[0] - logprobs[1]).sum())
-        return total
 
     def _show(self, step: int, rollout: Rollout, scores: Tensor) -> None:
         """Store some replies of an iteration, and the means of the terms of the reward."""

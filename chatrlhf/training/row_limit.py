@@ -19,6 +19,8 @@ UNLIMITED = 1 << 30
 # What torch, CUDA's libraries and the system say when an allocation fails.
 _SIGNS = ("out of memory", "can't allocate memory", "alloc_failed")
 
+Item = TypeVar("Item")
+
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that memory ran out, on any device."""
@@ -46,7 +48,7 @@ def memory_in_words() -> Iterator[None]:
         ) from error
 
 
-def parts_of(rows: Sequence[int], size: int) -> list[list[int]]:
+def parts_of(rows: Sequence[Item], size: int) -> list[list[Item]]:
     """Rows in parts of ``size``, in order; the last may be smaller."""
     return [list(rows[start : start + size]) for start in range(0, len(rows), size)]
 
