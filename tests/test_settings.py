@@ -41,3 +41,24 @@ def test_a_coefficient_of_zero_is_fine_without_a_target(tmp_path):
 def test_combinations_are_checked_however_settings_are_made():
     with pytest.raises(SettingsError, match=r"ppo.minibatches = 3"):
         PpoSettings(batch_size=2, minibatches=3)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"candidates": 3}, r"chat.candidates = 3 is fewer than chat.replies = 4.*set it to 0"),
+        ({"candidates": 9}, r"chat.candidates = 9"),
+        ({"candidates": -1}, r"chat.candidates = -1"),
+        ({"choose": "worst"}, r"chat.choose = 'worst': .*'random', 'best' or 'best-and-random'"),
+    ],
+)
+def test_impossible_candidates_are_refused_and_named(tmp_path, values, message):
+    with pytest.raises(SettingsError, match=message):
+        load_settings(tmp_path, {"chat": values}, environment={})
+
+
+def test_candidates_come_from_the_environment_too_and_are_off_by_default(tmp_path):
+    assert load_settings(tmp_path, environment={}).chat.candidates == 0
+    chosen = {"CHATRLHF_CHAT_CANDIDATES": "8", "CHATRLHF_CHAT_CHOOSE": "best"}
+    chat = load_settings(tmp_path, environment=chosen).chat
+    assert (chat.candidates, chat.choose) == (8, "best")
