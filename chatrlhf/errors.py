@@ -6,6 +6,10 @@ Every message says what happened, which value, and what to do next.
     |-- BadInputError            HTTP 422: the request can never work as sent
     |   |-- ContextOverflowError     the prompt does not fit the context
     |   `-- SettingsError            a setting has a value it cannot have
+    |-- SignInError              HTTP 401: nobody is signed in, or by a wrong key
+    |   `-- WrongPasswordError       the name or the password is wrong
+    |-- ForbiddenError           HTTP 403: the person's role does not allow it
+    |-- TooManyAttemptsError     HTTP 429: wrong passwords came too fast
     |-- NotFoundError            HTTP 404: no such conversation, turn, reply, version, round
     |-- ConflictError            HTTP 409: the stored state does not allow it
     |-- OverloadedError          HTTP 503: the queue is full
@@ -50,6 +54,37 @@ class SettingsError(BadInputError):
     """A setting has a value it cannot have."""
 
     code = "bad_settings"
+
+
+class SignInError(ChatRLHFError):
+    """Nobody is signed in, or the session or key is no longer good."""
+
+    code = "not_signed_in"
+    http_status = 401
+
+
+class WrongPasswordError(SignInError):
+    """The name or the password is wrong."""
+
+    code = "wrong_password"
+
+
+class ForbiddenError(ChatRLHFError):
+    """The role of the person does not allow the request."""
+
+    code = "forbidden"
+    http_status = 403
+
+
+class TooManyAttemptsError(ChatRLHFError):
+    """Wrong passwords came too fast; ``retry_after`` says when to try again, in seconds."""
+
+    code = "too_many_attempts"
+    http_status = 429
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class NotFoundError(ChatRLHFError):

@@ -3,6 +3,7 @@
     versions/v3/
       adapter_config.json  adapter_model.safetensors      the policy, loadable by PeftModel
       reward/                                              the same, plus head.safetensors
+      value/                                               PPO's critic, the same
       manifest.json                                        sizes and hashes, written last
 
 A folder without a manifest is not a version. Publishing writes a temporary folder, flushes every
@@ -27,10 +28,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from chatrlhf.errors import VersionError
+from chatrlhf.flushing import flush
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-POLICY, REWARD = "policy", "reward"
+POLICY, REWARD, VALUE = "policy", "reward", "value"
 _NAME = re.compile(r"^v[0-9]+$")
 _TEMPORARY = ".tmp-"
 _HASH_CHUNK_BYTES = 1 << 20
@@ -96,7 +98,7 @@ def write_version(
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _flush_folder(parent)
+    flush(parent)
     return sha256
 
 
@@ -125,10 +127,10 @@ def write_folder(
     manifest = {**fields, "format": FORMAT, "files": files}
     payload = json.dumps(manifest, indent=2, sort_keys=True, allow_nan=False).encode()
     for path in sorted(folder.rglob("*")):
-        _flush_folder(path) if path.is_dir() else _flush_file(path)
+        flush(path)
     (folder / MANIFEST).write_bytes(payload)
-    _flush_file(folder / MANIFEST)
-    _flush_folder(folder)
+    flush(folder / MANIFEST)
+    flush(folder)
     return hashlib.sha256(payload).hexdigest()
 
 
@@ -258,18 +260,3 @@ def _verify_file(folder: Path, relative: str, expected: object) -> None:
         expected.get("sha256"),
     ):
         raise VersionError(f"{path} changed since it was published; its SHA-256 differs.")
-
-
-def _flush_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _flush_folder(path: Path) -> None:
-    if os.name == "nt":  # Windows has no handle of a folder to flush
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

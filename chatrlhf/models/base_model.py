@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from chatrlhf.errors import ModelError
+from chatrlhf.maths.logprobs import SUPPRESSED_LOGIT
+from chatrlhf.models.causal_attention import use_plain_backward
 from chatrlhf.models.chat_format import ChatFormat
 from chatrlhf.models.fingerprint import base_sha256
+from chatrlhf.models.gated_mlp import fuse_mlps
 from chatrlhf.models.memory import count_weights
 from chatrlhf.models.model_folder import check_model_folder
 from chatrlhf.models.placement import (
@@ -21,6 +26,8 @@ from chatrlhf.models.placement import (
     choose_dtype,
     choose_quantization,
 )
+from chatrlhf.models.rms_norm import fuse_norms
+from chatrlhf.models.rotary import fuse_rotations
 from chatrlhf.models.weights import (
     guard_cpu_nf4,
     load_tokenizer,
@@ -97,8 +104,32 @@ class BaseModel:
             use_cache=use_cache,
         )
 
+    @cached_property
+    def suppressed(self) -> tuple[slice, ...]:
+        """Runs of token ids that are never sampled, ascending: of these no reply consists.
+
+        Control tokens that do not end a turn, and rows of the LM head that no token has.
+        """
+        backend = self.tokenizer.backend_tokenizer
+        rows = range(backend.get_vocab_size(), self.vocab_size)
+        nameless = (row for row in rows if backend.id_to_token(row) is None)
+        known = (
+            token for token in self.chat_format.suppressed_token_ids if token < self.vocab_size
+        )
+        return _runs(sorted({*known, *nameless}))
+
+    def sampling_logits(self, hidden: Tensor) -> Tensor:
+        """Float32 logits (..., V) that tokens are sampled from: of ``suppressed`` ones, none is."""
+        return self.suppress(self.project(hidden))
+
+    def suppress(self, logits: Tensor) -> Tensor:
+        """Change the model's own logits (..., V) in place into those to sample from."""
+        for run in self.suppressed:
+            logits[..., run] = SUPPRESSED_LOGIT
+        return logits
+
     def project(self, hidden: Tensor) -> Tensor:
-        """Float32 logits (..., V) of hidden states (..., H)."""
+        """The model's own logits, float32 (..., V), of hidden states (..., H)."""
         logits: Tensor = self.lm_head(hidden).float()
         if self.final_logit_softcap is not None:
             logits = torch.tanh(logits / self.final_logit_softcap) * self.final_logit_softcap
@@ -135,6 +166,11 @@ def load_base_model(
     model.requires_grad_(requires_grad=False)
     model.eval()
     guard_cpu_nf4(model, training=training)
+    fuse_norms(model)
+    fuse_mlps(model)
+    fuse_rotations(model)
+    if training and where.type == "cpu":
+        use_plain_backward(model)
     text_config = model.config.get_text_config()
     base = BaseModel(
         model=model,
@@ -149,6 +185,13 @@ def load_base_model(
     )
     _check_parts(base)
     return base
+
+
+def _runs(ids: Sequence[int]) -> tuple[slice, ...]:
+    """Ascending ids as the fewest runs."""
+    edges = [at for at in range(1, len(ids)) if ids[at] != ids[at - 1] + 1]
+    bounds = itertools.pairwise([0, *edges, len(ids)] if ids else [])
+    return tuple(slice(ids[start], ids[stop - 1] + 1) for start, stop in bounds)
 
 
 def _end_ids(model: Any) -> list[int]:

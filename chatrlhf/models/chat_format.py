@@ -22,12 +22,13 @@ from typing import Any, NamedTuple, Protocol
 
 from chatrlhf.errors import BadInputError, ModelError
 from chatrlhf.models.chat_renderer import ChatRenderer, PlainMessage
-from chatrlhf.models.detokenize import IncrementalDetokenizer
+from chatrlhf.models.detokenize import IncrementalDetokenizer, TokenBytes
 
 __all__ = ["ChatFormat", "IncrementalDetokenizer", "Message"]
 
 ROLES = ("system", "user", "assistant")
 _ANCHOR = "\n"
+_ANY_TEXT = "a"
 
 
 class Message(Protocol):
@@ -51,7 +52,8 @@ class _ControlTokens:
     """Texts that must stay characters when they stand in a message."""
 
     def __init__(self, texts: set[str], token_to_id: Callable[[str], int | None]) -> None:
-        self.ids = {token_to_id(text) for text in texts} - {None}
+        found = (token_to_id(text) for text in texts)
+        self.ids = frozenset(token for token in found if token is not None)
         escaped = (re.escape(text) for text in sorted(texts, key=len) if len(text) > 1)
         self._starts = re.compile(f"(?={'|'.join(escaped) or '(?!)'})")
 
@@ -66,7 +68,9 @@ class ChatFormat:
     """How one tokenizer writes a conversation.
 
     ``extra_end_ids`` are end tokens beside the template's own: those of the generation config.
-    Encoding and decoding are safe from any thread: they never change the tokenizer.
+    ``suppressed_token_ids`` are the control tokens that no reply holds: neither ends of a turn nor
+    what the template itself writes into one. Encoding and decoding are safe from any thread: they
+    never change the tokenizer.
 
     Raises:
         ModelError: the tokenizer is not a fast one, or nothing can end a turn.
@@ -81,6 +85,7 @@ class ChatFormat:
         self.tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
         self._renderer = ChatRenderer(tokenizer)
+        self._bytes = TokenBytes(tokenizer)
         in_any, in_others = self._renderer.control_texts()
         self._control_of_assistant = _ControlTokens(in_any, self._backend.token_to_id)
         self._control_of_others = _ControlTokens(in_others, self._backend.token_to_id)
@@ -90,6 +95,8 @@ class ChatFormat:
         self.end_token_ids: frozenset[int] = frozenset(i for i in known if i is not None)
         pad = tokenizer.pad_token_id
         self.pad_token_id: int = self.end_token_id if pad is None else pad
+        spoken = self.end_token_ids.union(self.encode_reply(_ANY_TEXT))
+        self.suppressed_token_ids: frozenset[int] = self._control_of_assistant.ids - spoken
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the conversation up to where the assistant speaks.
@@ -104,7 +111,8 @@ class ChatFormat:
 
     def encode_reply(self, text: str) -> list[int]:
         """Token ids of a reply, ending in the end-of-turn token."""
-        encoded = self._encode_turns([PlainMessage("user", "a"), PlainMessage("assistant", text)])
+        asked = PlainMessage("user", _ANY_TEXT)
+        encoded = self._encode_turns([asked, PlainMessage("assistant", text)])
         return next(ids for ids, is_response in encoded if is_response)
 
     def encode_conversation(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
@@ -125,6 +133,10 @@ class ChatFormat:
         """Text of the tokens, as ``IncrementalDetokenizer`` streams it."""
         detokenizer = IncrementalDetokenizer(self.tokenizer)
         return "".join([detokenizer.add(token) for token in ids]) + detokenizer.finish()
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What a token stands for in a reply; a character may need the bytes of several."""
+        return self._bytes.of(token_id)
 
     def _encode_turns(self, messages: Sequence[Message]) -> list[tuple[list[int], bool]]:
         mark = _new_mark()

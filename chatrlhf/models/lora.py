@@ -13,113 +13,39 @@ not touch ``requires_grad`` or hooks, and a decode step is bound by Python (docs
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from chatrlhf.errors import VersionError
+from chatrlhf.models.known_states import KnownStates
+from chatrlhf.models.lora_layer import ActiveAdapter, LoraLinear, RowStack
 
 _PEFT_PREFIX = "base_model.model."
-
-
-@dataclass(frozen=True)
-class RowStack:
-    """Adapters of a batch whose rows differ: per layer ``A`` (B, r, d_in), ``B`` (B, d_out, r)."""
-
-    names: tuple[str, ...]
-    a: tuple[Tensor, ...]
-    b: tuple[Tensor, ...]
-
-
-class _Active:
-    """Which adapter the wrapped layers apply; one object shared by all layers of a bank."""
-
-    def __init__(self) -> None:
-        self.name: str | None = None
-        self.rows: RowStack | None = None
-
-
-class LoraLinear(nn.Module):
-    """A frozen linear layer and the low-rank updates of every adapter."""
-
-    def __init__(self, base: nn.Linear, index: int, scale: float, active: _Active) -> None:
-        super().__init__()
-        self.base = base
-        self.index = index
-        self.scale = scale
-        self.active = active
-        self.a: dict[str, nn.Parameter] = {}
-        self.b: dict[str, nn.Parameter] = {}
-        self.in_features = base.in_features
-        self.out_features = base.out_features
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer and the active adapter to ``x`` (B, T, d_in)."""
-        y: Tensor = self.base(x)
-        active = self.active
-        if active.name is not None:
-            apply: Callable[..., Tensor] = _LowRankUpdate.apply
-            return apply(y, x, self.a[active.name], self.b[active.name], self.scale)
-        if active.rows is None:
-            return y
-        a, b = active.rows.a[self.index], active.rows.b[self.index]
-        update = torch.bmm(torch.bmm(x, a.mT.to(x.dtype)), b.mT.to(x.dtype))
-        return y + (update if self.scale == 1.0 else update * self.scale)
-
-
-class _LowRankUpdate(torch.autograd.Function):
-    """``y + scale * B (A x)`` as one node of the graph.
-
-    Autograd would keep the update and its scaled form, and walk seven nodes a layer.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, x: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        low_a, low_b = a.to(x.dtype), b.to(x.dtype)
-        low = rows @ low_a.t()
-        ctx.save_for_backward(rows, low_a, low_b, low)
-        ctx.scale, ctx.dtype = scale, a.dtype
-        flat = y.view(-1, y.shape[-1])
-        return torch.addmm(flat, low, low_b.t(), alpha=scale).view(y.shape)
-
-    @staticmethod
-    def backward(
-        ctx: Any, grad: Tensor
-    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, None]:
-        rows, low_a, low_b, low = ctx.saved_tensors
-        flat = grad.reshape(-1, grad.shape[-1])
-        grad_low = flat @ low_b
-        if ctx.scale != 1.0:
-            grad_low = grad_low * ctx.scale
-        grad_x = grad_a = grad_b = None
-        if ctx.needs_input_grad[1]:
-            grad_x = (grad_low @ low_a).view(*grad.shape[:-1], -1)
-        if ctx.needs_input_grad[2]:
-            grad_a = (grad_low.t() @ rows).to(ctx.dtype)
-        if ctx.needs_input_grad[3]:
-            grad_b = (flat.t() @ low).to(ctx.dtype) * ctx.scale
-        return grad, grad_x, grad_a, grad_b, None
 
 
 class LoraBank:
     """All adapters of one base model.
 
-    Not thread safe: one thread owns a model. Replaces, in place, every linear layer inside the
-    decoder layers (bitsandbytes' layers are linear layers too); the LM head stays as it is.
+    Threads may apply adapters at the same time, each its own, while another thread adds, removes or
+    loads one that none of them applies; an adapter is for one thread at a time while it changes.
+    Replaces, in place, every linear layer inside the decoder layers (bitsandbytes' layers are
+    linear layers too); the LM head stays as it is.
     """
 
     def __init__(self, model: nn.Module, rank: int, alpha: float) -> None:
         self.rank = rank
         self.alpha = alpha
-        self._active = _Active()
+        self._active = ActiveAdapter()
         self._layers: dict[str, LoraLinear] = {}
         self._dtypes: dict[str, torch.dtype] = {}
+        self._revisions: dict[str, int] = {}
+        self._numbers = itertools.count(1)
+        self.known: KnownStates | None = None  # only while none of the adapters in it changes
         for name, module in list(model.named_modules()):
             if isinstance(module, nn.Linear) and ".layers." in f".{name}":
                 wrapped = LoraLinear(module, len(self._layers), alpha / rank, self._active)
@@ -168,6 +94,7 @@ class LoraBank:
             layer.a[name] = nn.Parameter(a.to(device, dtype), requires_grad=trainable)
             layer.b[name] = nn.Parameter(b.to(device, dtype), requires_grad=trainable)
         self._dtypes[name] = dtype
+        self.mark_changed(name)
 
     def remove(self, name: str) -> None:
         """Forget an adapter and free its memory."""
@@ -211,6 +138,7 @@ class LoraBank:
         with torch.no_grad():
             for key, parameter in targets.items():
                 parameter.copy_(state[key])
+        self.mark_changed(name)
 
     def check_state(self, state: Mapping[str, Tensor]) -> None:
         """Check that ``state`` has the keys and shapes of this bank and finite values.
@@ -245,6 +173,29 @@ class LoraBank:
         with torch.no_grad():
             for from_, to in pairs:
                 to.copy_(from_)
+        self.mark_changed(target)
+
+    def are_equal(
+        self, one: str | None, other: str | None, inside: Iterable[nn.Module] | None = None
+    ) -> bool:
+        """Whether two adapters have the same weights, in these modules or everywhere."""
+        if one is None or other is None or one == other:
+            return one == other
+        inside = None if inside is None else list(inside)
+        pairs = zip(self.parameters_of(one, inside), self.parameters_of(other, inside), strict=True)
+        return all(torch.equal(ours, theirs) for ours, theirs in pairs)
+
+    def revision(self, name: str) -> int:
+        """A number that no other content of this adapter had, nor that of another.
+
+        Whoever changes the tensors otherwise than by this class says so by ``mark_changed``.
+        """
+        self._require(name)
+        return self._revisions[name]
+
+    def mark_changed(self, name: str) -> None:
+        """Give the content of an adapter a new ``revision``."""
+        self._revisions[name] = next(self._numbers)
 
     def fingerprint(self, name: str) -> str:
         """SHA-256 over the weights of one adapter, to prove that a step left it alone."""
@@ -255,15 +206,10 @@ class LoraBank:
         return digest.hexdigest()
 
     def stack(self, names: Sequence[str]) -> RowStack:
-        """Gather the adapters of a batch with one name per row; make it once a batch."""
+        """The adapters of a batch with one name per row; make it once a batch."""
         for name in names:
             self._require(name)
-        layers = self._layers.values()
-        return RowStack(
-            names=tuple(names),
-            a=tuple(torch.stack([layer.a[name].detach() for name in names]) for layer in layers),
-            b=tuple(torch.stack([layer.b[name].detach() for name in names]) for layer in layers),
-        )
+        return RowStack(names)
 
     @contextmanager
     def using(self, name: str | None) -> Iterator[None]:

@@ -5,6 +5,7 @@ Notation: B rows, L positions, H hidden size.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -27,13 +28,24 @@ def layers_above_middle(base: BaseModel) -> list[nn.Module]:
     return layers[_middle(layers) + 1 :]
 
 
+def layers_up_to_middle(base: BaseModel) -> list[nn.Module]:
+    """The decoder layers that the middle layer's output depends on."""
+    layers = decoder_layers(base)
+    return layers[: _middle(layers) + 1]
+
+
 @contextmanager
 def middle_states(base: BaseModel) -> Iterator[list[Tensor]]:
-    """Collect what the middle layer puts out, (B, L, H) for each forward pass inside."""
+    """Collect what the middle layer puts out, (B, L, H) for each forward pass inside.
+
+    Of passes in this thread: others may use the same layers.
+    """
     found: list[Tensor] = []
+    here = threading.get_ident()
 
     def keep(_module: nn.Module, _given: Any, output: Any) -> None:
-        found.append(output[0] if isinstance(output, tuple) else output)
+        if threading.get_ident() == here:
+            found.append(output[0] if isinstance(output, tuple) else output)
 
     handle = middle_layer(base).register_forward_hook(keep)
     try:
@@ -59,12 +71,11 @@ def upper_half(base: BaseModel, middle: Tensor) -> Iterator[None]:
 
     The layers up to the middle are not run, so nothing flows back into them.
     """
-    layers = decoder_layers(base)
 
     def given(*_: Any, **__: Any) -> Tensor:
         return middle
 
-    with replaced_forward(layers[: _middle(layers) + 1], lambda _: given):
+    with replaced_forward(layers_up_to_middle(base), lambda _: given):
         yield
 
 

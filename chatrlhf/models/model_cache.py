@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from typing import TypeAlias
 import filelock
 
 from chatrlhf.errors import ModelError, NoSpaceError
+from chatrlhf.flushing import flush
 from chatrlhf.models.fingerprint import known_sha256
 from chatrlhf.models.memory import readable_bytes
 from chatrlhf.settings import models_cache_dir
@@ -63,7 +63,7 @@ def cached_folder(
                 building.chmod(0o755)
                 _seal(building)
                 building.rename(target)
-                _sync(cache)
+                flush(cache)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
     return target
@@ -103,22 +103,12 @@ def _seal(folder: Path) -> None:
     files = {}
     for path in sorted(folder.iterdir()):
         path.chmod(0o644)
-        _sync(path)
+        flush(path)
         files[path.name] = {"bytes": path.stat().st_size, "sha256": known_sha256(path)}
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
-    _sync(manifest)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open folders
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(manifest)
+    flush(folder)
 
 
 @contextlib.contextmanager

@@ -51,19 +51,29 @@ class Policy:
     ) -> TokenStatistics:
         """Log-probabilities and entropies of the response tokens, (N,) float32 each.
 
+        They are of the distribution that replies are sampled from, so suppressed tokens have none.
+
         Args:
             token_ids: (B, L) right-padded.
             predicts_response: (B, L) bool, True where the next token is a response token.
             targets: (N,) the response tokens.
             temperature: that of sampling.
         """
-        hidden = self.hidden_states(token_ids)[predicts_response]
+        return self.statistics_of(
+            self.hidden_states(token_ids), predicts_response, targets, temperature
+        )
+
+    def statistics_of(
+        self, hidden: Tensor, predicts_response: Tensor, targets: Tensor, temperature: float
+    ) -> TokenStatistics:
+        """The same from final hidden states (B, L, H) that are there already."""
         head = self.base.lm_head
         return token_statistics(
-            hidden,
+            hidden[predicts_response],
             head.weight,
             targets,
             temperature=temperature,
             softcap=self.base.final_logit_softcap,
             head_bias=getattr(head, "bias", None),
+            suppressed=self.base.suppressed,
         )

@@ -16,7 +16,7 @@ head. The last state alone, the usual choice, learns little from tens of ranking
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -27,12 +27,14 @@ from chatrlhf.models.base_model import BaseModel
 from chatrlhf.models.lora import LoraBank
 from chatrlhf.models.middle_layer import (
     layers_above_middle,
+    layers_up_to_middle,
     lower_half,
     middle_states,
     upper_half,
 )
 from chatrlhf.models.policy import Policy
 
+TokensAndFlags = tuple[Sequence[int], Sequence[bool]]
 POOLS = 3
 # How large standardised features of each pool are. A ridge binds small ones more: with few rankings
 # the last state misleads (docs/decisions.md).
@@ -121,9 +123,30 @@ class RewardModel:
             is_response_token: (B, L) bool.
             last_token: (B,) position of the last real token.
         """
-        pooled = _pooled(self.base, self.bank, self.adapter, token_ids, is_response_token)
+        pooled = self.pooled(token_ids, is_response_token)
         rows = torch.arange(len(token_ids), device=pooled.device)
         return pooled[rows, last_token]
+
+    def pooled(self, token_ids: Tensor, is_response_token: Tensor) -> Tensor:
+        """Pooled features of every position, (B, L, D); arguments as of ``features``."""
+        return _pooled(self.base, self.bank, self.adapter, token_ids, is_response_token)
+
+    def known_features(self, rows: Sequence[TokensAndFlags]) -> Tensor | None:
+        """Pooled features of replies whose states are known under these weights, (B, D).
+
+        None if those of any are not. Rows are token ids and which of them are response.
+        """
+        known = self.bank.known
+        if known is None or not self.bank.are_equal(known.adapter, self.adapter):
+            return None
+        found: list[Tensor] = []
+        for token_ids, is_response in rows:
+            states = known.of_row(token_ids)
+            if states is None:
+                return None
+            flags = torch.tensor([is_response], device=states.final.device)
+            found.append(pooled_features(states.final[None], states.middle[None], flags)[0, -1])
+        return torch.stack(found)
 
     def scores(self, token_ids: Tensor, is_response_token: Tensor, last_token: Tensor) -> Tensor:
         """Scores of right-padded conversations, (B,) float32; arguments as of ``features``."""
@@ -165,6 +188,13 @@ class ValueModel:
         """
         if self.whole:
             return None
+        known = self.bank.known
+        if known is not None and self.bank.are_equal(
+            known.adapter, self.adapter, layers_up_to_middle(self.base)
+        ):
+            states = known.of_batch(token_ids)
+            if states is not None:
+                return states.middle
         with middle_states(self.base) as middle, lower_half(self.base):
             Policy(self.base, self.bank, self.adapter).hidden_states(token_ids)
         return middle[-1]

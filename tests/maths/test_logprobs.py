@@ -109,6 +109,38 @@ def test_two_tokens_by_hand():
     assert cold.logprobs.item() == pytest.approx(math.log(0.1))
 
 
+@pytest.mark.parametrize("kind", KINDS[:4], ids=lambda kind: "+".join(kind) or "plain")
+@pytest.mark.parametrize("first", [0, 1])
+def test_without_suppressed_tokens_the_vocabulary_is_as_if_they_were_not_there(block, kind, first):
+    hidden, weight, _, bias = inputs()
+    targets = torch.tensor([7, 52, 17, 17, 31, 6, 7])
+    suppressed = (slice(first, 6), slice(18, 30), slice(40, 52))
+    is_kept = torch.ones(V, dtype=torch.bool)
+    for run in suppressed:
+        is_kept[run] = False
+    places = (is_kept.cumsum(0) - 1)[targets]  # in the vocabulary without them
+    options = {**kind, "bias": bias} if kind.get("bias") else dict(kind)
+    named = dict(options)
+    ours = hidden.clone().requires_grad_()
+    found = token_statistics(
+        ours, weight, targets, head_bias=named.pop("bias", None), suppressed=suppressed, **named
+    )
+    (found.logprobs - 0.3 * found.entropies).sum().backward()
+    theirs = hidden.double().requires_grad_()
+    if "bias" in options:
+        options["bias"] = bias[is_kept]
+    expected = plain(theirs, weight[is_kept], places, **options)
+    (expected[0] - 0.3 * expected[1]).sum().backward()
+    assert torch.allclose(found.logprobs.double(), expected[0], atol=1e-5)
+    assert torch.allclose(found.entropies.double(), expected[1], atol=1e-5)
+    assert torch.allclose(ours.grad.double(), theirs.grad, atol=2e-5)
+    alone = hidden.clone().requires_grad_()  # the gradient of kept exponentials
+    token_statistics(alone, weight, targets, suppressed=suppressed).logprobs.sum().backward()
+    theirs = hidden.double().requires_grad_()
+    plain(theirs, weight[is_kept], places)[0].sum().backward()
+    assert torch.allclose(alone.grad.double(), theirs.grad, atol=2e-5)
+
+
 def test_equal_logits_have_the_entropy_of_a_uniform_distribution(block):
     found = token_statistics(torch.ones(2, H), torch.ones(V, H), torch.tensor([3, 50]))
     assert found.entropies.tolist() == pytest.approx([math.log(V)] * 2, abs=1e-5)
@@ -146,7 +178,8 @@ def test_bfloat16_head_gives_float32_statistics_close_to_exact_ones():
 
 
 @pytest.mark.parametrize("softcap", [None, 5.0])
-def test_kept_logits_change_nothing(monkeypatch, softcap):
+@pytest.mark.parametrize("entropy", [0.0, 1.0])
+def test_kept_exponentials_change_nothing_but_rounding(monkeypatch, softcap, entropy):
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(6, 8, generator=generator)
     head = torch.randn(3000, 8, generator=generator).bfloat16()
@@ -158,10 +191,17 @@ def test_kept_logits_change_nothing(monkeypatch, softcap):
         monkeypatch.setattr(logprobs, "KEPT_BYTES", kept)
         leaf = hidden.clone().requires_grad_()
         statistics = logprobs.token_statistics(leaf, head, targets, 0.7, softcap)
-        (statistics.logprobs + statistics.entropies).sum().backward()
+        (statistics.logprobs + entropy * statistics.entropies).sum().backward()
         found.append((*statistics, leaf.grad))
-    for others in found[1:]:
-        assert all(map(torch.equal, found[0], others))
+    exact = hidden.double().requires_grad_()
+    expected = plain(exact.bfloat16().double(), head, targets, temperature=0.7, softcap=softcap)
+    (expected[0] + entropy * expected[1]).sum().backward()
+    error = (found[0][2] - exact.grad).abs().max()
+    for logps, entropies, grad in found[1:]:
+        assert torch.equal(logps, found[0][0])
+        assert torch.equal(entropies, found[0][1])
+        # As far from the exact gradient as without keeping, up to bfloat16's rounding.
+        assert (grad - exact.grad).abs().max() <= 2 * error + 0.01
 
 
 def test_no_tensor_ever_holds_the_logits_of_all_positions(monkeypatch):

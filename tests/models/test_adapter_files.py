@@ -227,12 +227,12 @@ def fsync_that_dies_at(call, calls):
 def test_a_writer_that_dies_at_any_flush_leaves_no_version(tmp_path, monkeypatch, cleaned):
     counted: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr(adapter_files.os, "fsync", fsync_that_dies_at(0, counted))
+        patch.setattr(os, "fsync", fsync_that_dies_at(0, counted))
         write(tmp_path / "whole")
     for call in range(1, len(counted)):  # the last one follows the rename
         parent = tmp_path / str(call)
         with monkeypatch.context() as patch:
-            patch.setattr(adapter_files.os, "fsync", fsync_that_dies_at(call, []))
+            patch.setattr(os, "fsync", fsync_that_dies_at(call, []))
             if not cleaned:  # a killed process does not tidy up
                 patch.setattr(adapter_files.shutil, "rmtree", lambda *_, **__: None)
             with pytest.raises(Killed):
@@ -252,7 +252,7 @@ def test_the_manifest_is_written_after_everything_else_was_flushed(tmp_path, mon
             seen.append(os.path.exists(f"{tmp_path}/.tmp-v3-{os.getpid()}/manifest.json"))
         real(descriptor)
 
-    monkeypatch.setattr(adapter_files.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     write(tmp_path)
     files = 2 + 3 + 1  # policy's two, reward's three, and the folder reward
     assert seen[:files] == [False] * files

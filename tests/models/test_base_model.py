@@ -11,7 +11,7 @@ import pytest
 import torch
 from bitsandbytes import functional as bnb_functional
 from safetensors.torch import load_file, save_file
-from tiny_model import FAMILIES, tiny_config, write_tiny_model, write_tiny_tokenizer
+from tiny_model import FAMILIES, never_sampled, tiny_config, write_tiny_model, write_tiny_tokenizer
 from transformers import (
     AutoModelForCausalLM,
     Gemma3Config,
@@ -104,6 +104,31 @@ def test_end_tokens_of_the_generation_config_are_known(folders: dict[str, Path])
     base = load_base_model(folders["llama"], device="cpu")
     names = base.tokenizer.convert_ids_to_tokens(sorted(base.chat_format.end_token_ids))
     assert names == ["<|begin_of_text|>", "<|eot_id|>"]  # the tiny config lists both
+
+
+@pytest.mark.parametrize("softcap", [None, 0.5])
+def test_logits_to_sample_from_leave_out_control_tokens_and_rows_without_a_token(
+    tmp_path: Path, softcap: float | None
+) -> None:
+    more = {} if softcap is None else {"final_logit_softcapping": softcap}
+    folder = write_tiny_model(tmp_path / "m", "gemma3", vocab_size=328, **more)
+    base = load_base_model(folder, quantization="fp32", device="cpu")
+    names = {name: base.tokenizer.convert_tokens_to_ids(name) for name in ("<bos>", "<eos>")}
+    assert len(base.tokenizer) == 320
+    assert base.vocab_size == 328
+    left_out = {*never_sampled(base), *range(320, 328)}
+    assert names["<bos>"] in left_out
+    assert names["<eos>"] not in left_out
+    listed = [token for run in base.suppressed for token in range(run.start, run.stop)]
+    assert listed == sorted(left_out)
+    assert len(base.suppressed) < len(left_out)
+    with torch.no_grad():
+        hidden = base.body(some_ids(base)).last_hidden_state
+        own, sampled = base.project(hidden), base.sampling_logits(hidden)
+    assert not sampled.softmax(-1)[..., listed].any()
+    kept = [token for token in range(328) if token not in left_out]
+    assert torch.equal(sampled[..., kept], own[..., kept])
+    assert float(own[..., listed].abs().min()) < 10
 
 
 def test_a_softcap_bends_the_logits(tmp_path: Path) -> None:

@@ -145,6 +145,61 @@ def test_end_tokens_of_the_generation_config_end_a_reply_too(tmp_path: Path) -> 
     assert form.end_token_ids == {7, form.end_token_id}
 
 
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("llama", ["<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>"]),
+        ("qwen3", ["<|endoftext|>", "<|im_start|>"]),  # <think> is the assistant's to say
+        ("gemma3", ["<pad>", "<bos>", "<start_of_turn>"]),
+        ("mistral", ["<s>", "[INST]", "[/INST]"]),
+        ("phi3", ["<|system|>", "<|user|>", "<|assistant|>"]),
+        ("smollm", ["<|endoftext|>", "<|im_start|>"]),
+    ],
+)
+def test_control_tokens_that_end_no_turn_are_suppressed(
+    tmp_path: Path, family: str, names: list[str]
+) -> None:
+    form = tiny_format(tmp_path, family)
+    # The ends of llama's generation config, whose first control token is one of them.
+    ends = [form.tokenizer.bos_token_id] if family == "llama" else []
+    form = ChatFormat(form.tokenizer, ends)
+    assert form.tokenizer.convert_ids_to_tokens(sorted(form.suppressed_token_ids)) == names
+
+
+def test_control_tokens_that_the_template_writes_into_a_reply_are_not_suppressed(
+    tmp_path: Path,
+) -> None:
+    write_tiny_tokenizer(tmp_path, "smollm")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|final|>"]})
+    before = ChatFormat(tokenizer)
+    final = tokenizer.convert_tokens_to_ids("<|final|>")
+    assert final in before.suppressed_token_ids
+    # The model has to say <|final|> itself before its text.
+    tokenizer.chat_template = (
+        "{%- for m in messages -%}{{- '<|im_start|>' + m.role + '\\n' -}}"
+        "{{- ('<|final|>' if m.role == 'assistant' else '') + m.content + '<|im_end|>' -}}"
+        "{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+    )
+    after = ChatFormat(tokenizer)
+    assert final not in after.suppressed_token_ids
+    assert after.suppressed_token_ids == before.suppressed_token_ids - {final}
+
+
+@given(st.data())
+def test_no_reply_that_is_trained_on_has_a_suppressed_token(
+    formats: dict[str, ChatFormat], data: st.DataObject
+) -> None:
+    form = formats[data.draw(st.sampled_from(FAMILIES))]
+    pieces = st.lists(st.sampled_from([*control_texts(form), "<", "a", " b", "\n"]), min_size=1)
+    text = "".join(data.draw(pieces))
+    ids, is_response = form.encode_conversation([user("a"), assistant(text)])
+    reply = {token for token, flag in zip(ids, is_response, strict=True) if flag}
+    assert reply
+    assert form.suppressed_token_ids.isdisjoint(reply)
+
+
 def control_texts(form: ChatFormat) -> list[str]:
     return [token.content for token in form.tokenizer.added_tokens_decoder.values()]
 
@@ -376,6 +431,24 @@ def test_no_piece_ends_within_a_character() -> None:
     assert [stream.add(token) for token in ids] == [
         "a", "", "", "€", "", "", "", "👍", "", "", "", "🏽",
     ]  # fmt: skip
+
+
+@given(st.sampled_from(FAMILIES), st.text())
+def test_bytes_of_tokens_joined_are_the_text(
+    formats: dict[str, ChatFormat], family: str, text: str
+) -> None:
+    form = formats[family]
+    ids = form.encode_reply(text)[:-1]
+    assert b"".join(map(form.token_bytes, ids)).decode().strip() == text.strip()
+
+
+def test_bytes_of_byte_fallback_tokens_are_those_of_the_text() -> None:
+    vocabulary = {"<0xE2>": 0, "<0x0A>": 1, "▁the": 2, "é": 3, "▁": 4}
+    backend = Tokenizer(models.BPE(vocabulary, []))
+    backend.add_special_tokens([AddedToken("<e>", special=True)])
+    form = ChatFormat(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<e>"))
+    found = [form.token_bytes(token) for token in range(7)]
+    assert found == [b"\xe2", b"\n", b" the", "é".encode(), b" ", b"<e>", b""]
 
 
 def test_special_tokens_have_no_text(formats: dict[str, ChatFormat]) -> None:

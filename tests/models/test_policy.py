@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from serving import random_lora
-from tiny_model import write_tiny_model
+from tiny_model import never_sampled, write_tiny_model
 
 from chatrlhf.models.base_model import load_base_model
 from chatrlhf.models.lora import LoraBank
@@ -43,6 +43,7 @@ def by_definition(base, bank, adapter, sequence, temperature):
     with bank.using(adapter), torch.no_grad():
         ids = torch.tensor([sequence.token_ids])
         logits = base.model(input_ids=ids, use_cache=False).logits[0].double()
+    logits[:, never_sampled(base)] = -1e30
     log_p = torch.log_softmax(logits / temperature, -1)
     places = [place for place, flag in enumerate(sequence.is_response) if flag]
     return [
