@@ -17,6 +17,8 @@ from torch import Tensor
 
 from chatrlhf.maths.logprobs import TokenStatistics
 from chatrlhf.models.gradient_checkpointing import gradient_checkpointing
+from chatrlhf.models.known_states import KnownStates, States
+from chatrlhf.models.middle_layer import middle_states
 from chatrlhf.models.policy import Policy
 from chatrlhf.models.reward_model import ValueModel
 from chatrlhf.training.batches import SequenceBatch, TokenSequence, make_batch
@@ -45,6 +47,11 @@ class ActorCritic:
     def new_batch(self) -> None:
         """Forget what is kept of the replies of the batch before."""
         self._trunks.clear()
+        self.policy.bank.known = KnownStates(self.policy.reference)
+
+    def forget(self) -> None:
+        """Let go of what other adapters could read of this batch."""
+        self.policy.bank.known = None
 
     def batch(self, sequences: Sequence[TokenSequence]) -> SequenceBatch:
         """Replies with their prompts as one padded batch, on the model's device."""
@@ -71,16 +78,22 @@ class ActorCritic:
     def reference_logprobs(self, batch: SequenceBatch) -> Tensor:
         """Log-probabilities under the reference policy, (B, T)."""
         with self.policy.as_reference() as reference:
-            return _grid(self._statistics(reference, batch).logprobs, batch)
+            with middle_states(self.policy.base) as middle:
+                hidden = reference.hidden_states(batch.token_ids)
+            if self.policy.bank.known is not None:
+                lengths = batch.is_token.sum(-1).tolist()
+                self.policy.bank.known.keep(batch.token_ids, lengths, States(hidden, middle[-1]))
+            found = reference.statistics_of(
+                hidden, batch.predicts_response, batch.targets, self.temperature
+            )
+        return _grid(found.logprobs, batch)
 
     @torch.no_grad()
     def is_reference(self) -> bool:
         """Whether policy and reference have the same weights."""
         if self.policy.reference is None:
             return False
-        theirs = self.policy.bank.parameters_of(self.policy.reference)
-        pairs = zip(self.policy.parameters(), theirs, strict=True)
-        return all(torch.equal(ours, other) for ours, other in pairs)
+        return self.policy.bank.are_equal(self.policy.adapter, self.policy.reference)
 
     def _trunk(self, token_ids: Tensor) -> Tensor | None:
         """The critic's lower half, computed once for all epochs of a batch."""

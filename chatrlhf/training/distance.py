@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from chatrlhf.models.policy import Policy
-from chatrlhf.training.batches import make_batch
+from chatrlhf.training.batches import TokenSequence, make_batch
+from chatrlhf.training.parallel import cores, in_parallel
 from chatrlhf.training.rollout import Rollout
 from chatrlhf.training.row_limit import parts_of
 
@@ -16,8 +19,10 @@ def mean_sequence_kl(policy: Policy, rollout: Rollout, temperature: float, rows:
 
     ``rows`` replies go through the model at once.
     """
-    total = 0.0
-    for sequences in parts_of(rollout.sequences, rows):
+    at_once = cores(policy.base.device)
+    size = min(rows, math.ceil(len(rollout) / at_once))
+
+    def total(sequences: list[TokenSequence]) -> float:
         batch = make_batch(sequences, policy.base.chat_format.pad_token_id, policy.base.device)
         with policy.as_reference() as reference:
             own, theirs = (
@@ -26,5 +31,6 @@ def mean_sequence_kl(policy: Policy, rollout: Rollout, temperature: float, rows:
                 ).logprobs
                 for one in (policy, reference)
             )
-        total += float((own - theirs).sum())
-    return total / len(rollout)
+        return float((own - theirs).sum())
+
+    return sum(in_parallel(total, parts_of(rollout.sequences, size), at_once)) / len(rollout)

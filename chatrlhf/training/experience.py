@@ -5,6 +5,7 @@ Notation: B replies, T response positions (right-padded).
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,19 +18,23 @@ from chatrlhf.maths.advantages import generalised_advantages, token_rewards
 from chatrlhf.maths.masked import masked_row_sum, masked_whiten
 from chatrlhf.settings import PpoSettings
 from chatrlhf.training.rollout import Rollout
-from chatrlhf.training.row_limit import parts_of
 
 # A minibatch is a list of micro-batches, these are lists of rows of the batch.
 Minibatch = list[list[int]]
 
 
 def draw_minibatches(
-    lengths: Sequence[int], count: int, micro_batch: int, generator: random.Random
+    lengths: Sequence[int],
+    count: int,
+    micro_batch: int,
+    generator: random.Random,
+    at_once: int = 1,
 ) -> list[Minibatch]:
     """Split rows at random into ``count`` minibatches of equal size, and these into micro-batches.
 
     Rows of a minibatch are sorted by length first, so that little is padded. With fewer rows than
-    minibatches wanted, each row is one.
+    minibatches wanted, each row is one. A minibatch becomes at least ``at_once`` micro-batches, if
+    it has the rows, of about the same work.
     """
     order = list(range(len(lengths)))
     generator.shuffle(order)
@@ -37,8 +42,30 @@ def draw_minibatches(
     minibatches = []
     for start in range(count):
         rows = sorted(order[start::count], key=lambda row: lengths[row])
-        minibatches.append(parts_of(rows, micro_batch))
+        parts = min(max(math.ceil(len(rows) / micro_batch), at_once), len(rows))
+        minibatches.append(_even_parts(rows, [lengths[row] for row in rows], parts, micro_batch))
     return minibatches
+
+
+def _even_parts(
+    rows: Sequence[int], lengths: Sequence[int], parts: int, most: int
+) -> list[list[int]]:
+    """Cut rows of ascending length, so that the largest part has as few padded tokens as can be."""
+
+    def cut(limit: int) -> list[list[int]]:
+        found: list[list[int]] = []
+        for row, length in zip(rows, lengths, strict=True):
+            size = len(found[-1]) if found else most
+            if size >= most or (size + 1) * length > limit:
+                found.append([])
+            found[-1].append(row)
+        return found
+
+    low, high = max(lengths), len(rows) * max(lengths)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(cut(middle)) <= parts else (middle + 1, high)
+    return cut(low)
 
 
 class Part(NamedTuple):
@@ -117,11 +144,12 @@ def make_experience(
 ) -> Experience:
     """Rewards, advantages and returns of a batch; ``scores`` (B,) are the scorer's.
 
-    A reply that did not end gets ``missing_eos_score`` instead of its score.
+    A reply that did not end gets ``missing_eos_score`` instead of its score, unless
+    ``score_unfinished``.
     """
     mask = response_positions(rollout)
-    finished = torch.tensor(rollout.finished)
-    judged = torch.where(finished, scores, torch.full_like(scores, settings.missing_eos_score))
+    keeps_score = torch.tensor(rollout.finished) | settings.score_unfinished
+    judged = torch.where(keeps_score, scores, torch.full_like(scores, settings.missing_eos_score))
     penalty = kl_coefficient if settings.kl_estimator == "k1" else 0.0
     rewards = token_rewards(
         judged, measured.old_logprobs, measured.reference_logprobs, mask, penalty

@@ -21,7 +21,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from chatrlhf.errors import ModelError
 from chatrlhf.maths.ppo_loss import adapted_kl_coefficient
@@ -36,6 +36,7 @@ from chatrlhf.training.experience import (
     draw_minibatches,
     make_experience,
 )
+from chatrlhf.training.parallel import cores, in_parallel
 from chatrlhf.training.ppo_checks import (
     check_equal_policies,
     check_finite,
@@ -54,6 +55,9 @@ from chatrlhf.training.rollout import Rollout, collect_rollout
 from chatrlhf.training.row_limit import RowLimit, memory_in_words, parts_of
 
 Scorer = Callable[[Rollout], Tensor]
+Gradients = tuple[Tensor | None, ...]
+# Evaluations with their graphs, by the rows of the micro-batch.
+Kept = dict[tuple[int, ...], Evaluation]
 PPO_PARTS = ("policy", "value", "value_head", "optimizer")
 
 
@@ -93,6 +97,7 @@ class PpoTrainer:
         )
         self._update_rows = RowLimit(micro_batch)
         self._rollout_rows = RowLimit()
+        self._at_once = cores(policy.base.device)
 
     # Iterations
 
@@ -105,15 +110,17 @@ class PpoTrainer:
         """
         with memory_in_words():
             rollout = self._sample(prompts)
-            scores = self.scorer(rollout).float().cpu()
-            plan, experience, kept = self._update_rows.halving(
-                len(rollout), lambda rows: self._collect(rollout, scores, rows)
-            )
+            try:
+                plan, experience, kept = self._update_rows.halving(
+                    len(rollout), lambda rows: self._collect(rollout, rows)
+                )
+            finally:
+                self._actors.forget()
             log = self._update(plan, experience, kept)
         stats = summarise(experience, log, self.kl_coefficient, self._update_rows.rows)
         self._adapt_kl_coefficient(stats.kl, len(rollout))
         self.step += 1
-        return stats, rollout, scores
+        return stats, rollout, experience.scores
 
     def _sample(self, prompts: Sequence[Sequence[int]]) -> Rollout:
         try:
@@ -129,12 +136,13 @@ class PpoTrainer:
             raise diverged(self.step + 1, "the policy's probabilities are not numbers") from error
 
     def _collect(
-        self, rollout: Rollout, scores: Tensor, micro_batch: int
-    ) -> tuple[list[Minibatch], Experience, list[Evaluation]]:
-        """Cut the batch up and measure it before any update.
+        self, rollout: Rollout, micro_batch: int
+    ) -> tuple[list[Minibatch], Experience, Kept]:
+        """Cut the batch up, score it and measure it before any update.
 
-        Where one micro-batch is the whole batch, the evaluation keeps its graph and is returned
-        for the first update, which saves a forward pass.
+        The reference goes first: a reward model and a critic of equal weights read its states.
+        Where the whole batch is one minibatch and goes through the model at once, the evaluations
+        keep their graphs and are returned for the first update, which saves a forward pass.
         """
         self._actors.new_batch()
         sequences = rollout.sequences
@@ -143,27 +151,29 @@ class PpoTrainer:
             self.settings.minibatches,
             micro_batch,
             random.Random(f"{self.seed}/{self.step}"),
+            self._at_once,
         )
         parts = [part for minibatch in plan for part in minibatch]
+        keeps = len(plan) == 1 and len(parts) <= self._at_once
+
+        batches = [self._actors.batch([sequences[row] for row in rows]) for rows in parts]
+        references = in_parallel(self._actors.reference_logprobs, batches, self._at_once)
+        scores = self.scorer(rollout).float().cpu()
+        with torch.set_grad_enabled(keeps):
+            evaluations = in_parallel(self._actors.evaluate, batches, self._at_once)
         measured = Measured.empty(rollout)
-        kept: list[Evaluation] = []
-        for rows in parts:
-            batch = self._actors.batch([sequences[row] for row in rows])
-            reference = self._actors.reference_logprobs(batch)
-            with torch.set_grad_enabled(len(parts) == 1):
-                old = self._actors.evaluate(batch)
+        kept: Kept = {}
+        for rows, old, reference in zip(parts, evaluations, references, strict=True):
             measured.fill(rows, old.logprobs, reference, old.values)
-            if len(parts) == 1:
-                kept.append(old)
+            if keeps:
+                kept[tuple(rows)] = old
         experience = make_experience(rollout, scores, measured, self.settings, self.kl_coefficient)
         if self.step == 0 and self._actors.is_reference():
-            check_equal_policies(experience)
+            check_equal_policies(experience, self.policy.base.device)
         check_sampling(experience, self.policy.base.quantization)
         return plan, experience, kept
 
-    def _update(
-        self, plan: list[Minibatch], experience: Experience, kept: list[Evaluation]
-    ) -> UpdateLog:
+    def _update(self, plan: list[Minibatch], experience: Experience, kept: Kept) -> UpdateLog:
         fraction = max(0.0, 1.0 - self.step / self.settings.iterations)
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * fraction
@@ -190,39 +200,49 @@ class PpoTrainer:
         return UpdateLog(updates, planned, largest)
 
     def _gradients(
-        self, minibatch: Minibatch, experience: Experience, kept: list[Evaluation], stop_kl: float
+        self, minibatch: Minibatch, experience: Experience, kept: Kept, stop_kl: float
     ) -> dict[str, float]:
         """Gradients of one minibatch, and what was measured.
 
-        Gradients accumulate over micro-batches, weighted by tokens. They are left incomplete once
-        ``approx_kl``, a sum of terms that are never negative, exceeds ``stop_kl``.
+        Gradients are summed over micro-batches, weighted by tokens, in their order, whichever of
+        those that run at once ends first. They are left incomplete once ``approx_kl``, a sum of
+        terms that are never negative, exceeds ``stop_kl``.
         """
         sequences = experience.rollout.sequences
         tokens = experience.tokens([row for rows in minibatch for row in rows])
+        parameters = [p for p in self._parameters() if p.requires_grad]
+
+        def differentiate(rows: list[int]) -> tuple[Gradients, dict[str, float]]:
+            batch = self._actors.batch([sequences[row] for row in rows])
+            now = kept.pop(tuple(rows), None) or self._actors.evaluate(batch)
+            part = experience.part(rows, batch.token_ids.device)
+            loss, measured = ppo_objective(now, part, self.settings, self.kl_coefficient)
+            check_finite(measured, self.step + 1)
+            share = experience.tokens(rows) / tokens
+            gradients = torch.autograd.grad(loss * share, parameters, allow_unused=True)
+            return gradients, {name: share * value for name, value in measured.items()}
 
         def attempt(micro_batch: int) -> dict[str, float]:
             self.optimizer.zero_grad(set_to_none=True)
             log: dict[str, float] = {}
-            for rows in (part for micro in minibatch for part in parts_of(micro, micro_batch)):
-                batch = self._actors.batch([sequences[row] for row in rows])
-                now = kept.pop() if kept else self._actors.evaluate(batch)
-                part = experience.part(rows, batch.token_ids.device)
-                loss, measured = ppo_objective(now, part, self.settings, self.kl_coefficient)
-                share = experience.tokens(rows) / tokens
-                for name, value in measured.items():
-                    log[name] = log.get(name, 0.0) + share * value
-                check_finite(log, self.step + 1)
+            parts = [part for micro in minibatch for part in parts_of(micro, micro_batch)]
+            for wave in parts_of(parts, self._at_once):
+                for gradients, measured in in_parallel(differentiate, wave, self._at_once):
+                    _add_gradients(parameters, gradients)
+                    for name, value in measured.items():
+                        log[name] = log.get(name, 0.0) + value
                 if 0.0 < stop_kl < log["approx_kl"]:
                     break
-                torch.autograd.backward(loss * share)
             return log
 
         return self._update_rows.halving(max(map(len, minibatch)), attempt)
 
+    def _parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
     def _step(self, log: dict[str, float]) -> None:
         """Clip the gradients and make one optimizer step; none if they are not numbers."""
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self._parameters(), self.settings.max_grad_norm)
         log["grad_norm"] = float(norm)
         check_finite(log, self.step + 1)
         self.optimizer.step()
@@ -279,3 +299,13 @@ class PpoTrainer:
         # What memory allowed then; a crash since may have lowered it further.
         self._update_rows.lower(int(values["micro_batch"]))
         self._rollout_rows.lower(int(values["rollout_rows"]))
+
+
+def _add_gradients(parameters: Sequence[nn.Parameter], gradients: Gradients) -> None:
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is None:
+            continue
+        if parameter.grad is None:
+            parameter.grad = gradient
+        else:
+            parameter.grad.add_(gradient)

@@ -6,6 +6,7 @@ How it is fitted: ``reward_head.py`` (rankings), ``label_head.py`` (labels),
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,9 @@ from chatrlhf.models.reward_model import RewardModel, ScalarHead
 from chatrlhf.models.reward_terms import CLASSIFIER, RewardTerms, TermScores
 from chatrlhf.models.sequence_classifier import SequenceClassifier
 from chatrlhf.training.batches import TokenSequence, make_batch
+from chatrlhf.training.parallel import cores, in_parallel
 from chatrlhf.training.reward_data import RankingExample
-from chatrlhf.training.row_limit import UNLIMITED
+from chatrlhf.training.row_limit import UNLIMITED, parts_of
 
 PromptAndReply = tuple[str, str]
 
@@ -76,11 +78,15 @@ def read_features(
     model: RewardModel, sequences: Sequence[TokenSequence], micro_batch: int
 ) -> Tensor:
     """Pooled features of replies with their context, (B, D) float32 on the CPU."""
-    parts = [
-        _features(model, sequences[start : start + micro_batch])
-        for start in range(0, len(sequences), micro_batch)
-    ]
-    return torch.cat(parts) if parts else torch.zeros(0, model.head.weight.numel())
+    if not sequences:
+        return torch.zeros(0, model.head.weight.numel())
+    known = model.known_features([(one.token_ids, one.is_response) for one in sequences])
+    if known is not None:
+        return known.cpu()
+    at_once = cores(model.base.device)
+    size = min(micro_batch, math.ceil(len(sequences) / at_once))
+    parts = parts_of(sequences, size)
+    return torch.cat(in_parallel(lambda part: _features(model, part), parts, at_once))
 
 
 def ranking_features(

@@ -9,18 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 
 from chatrlhf.engine.decode import DecodeState
+from chatrlhf.engine.drawing import Drawer, Wanted, draw_one
+from chatrlhf.engine.native_check import native_decoder
+from chatrlhf.engine.native_step import NativeDecoder
 from chatrlhf.engine.requests import Sampling
-from chatrlhf.engine.sampling import RowGenerator, sample, uniforms_at
+from chatrlhf.engine.sampling import RowGenerator, uniforms_at
 from chatrlhf.engine.small_batch import speed_up
+from chatrlhf.models.base_model import BaseModel
 from chatrlhf.models.policy import Policy
+from chatrlhf.native import decoder as native
 from chatrlhf.training.batches import TokenSequence
 from chatrlhf.training.row_limit import RowLimit
 
 ROLLOUT_ADAPTER = "rollout"
+# A decoder holds the weights of its base, but not the base itself: both go together.
+_natives: WeakKeyDictionary[BaseModel, NativeDecoder | None] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -77,13 +85,14 @@ def collect_rollout(
     """
     sampling = Sampling(temperature=temperature, top_p=1.0, max_new_tokens=max_new_tokens)
     limit = RowLimit() if limit is None else limit
+    native_one = _native(policy)
 
     def attempt(rows: int) -> list[_Reply]:
         replies = [
             _Reply(prompt, RowGenerator(seed, row), [], []) for row, prompt in enumerate(prompts)
         ]
         for start in range(0, len(replies), rows):
-            _decode(policy, adapter, replies[start : start + rows], sampling)
+            _decode(policy, adapter, replies[start : start + rows], sampling, native_one)
         return replies
 
     with torch.inference_mode(), _decoding(policy) as adapter:
@@ -97,21 +106,26 @@ def collect_rollout(
 
 
 def _decode(
-    policy: Policy, adapter: str | None, replies: Sequence[_Reply], sampling: Sampling
+    policy: Policy,
+    adapter: str | None,
+    replies: Sequence[_Reply],
+    sampling: Sampling,
+    native_one: NativeDecoder | None,
 ) -> None:
     """Sample replies together; rows that have ended leave the batch."""
     ends = policy.base.chat_format.end_token_ids
     prompts = [reply.prompt for reply in replies]
     state = DecodeState.prefill(
-        policy.base, policy.bank, prompts, adapters=[adapter] * len(prompts)
+        policy.base, policy.bank, prompts, adapters=[adapter] * len(prompts), native=native_one
     )
+    drawer = Drawer(torch.get_num_threads())
     active = list(replies)
     for step in range(sampling.max_new_tokens):
         uniforms = uniforms_at([reply.generator for reply in active], step)
-        token_ids, logprobs = sample(state.logits, sampling, uniforms)
+        drawn = draw_one(drawer, Wanted(state.logits, sampling, uniforms))
         kept = []
-        drawn = zip(active, token_ids.tolist(), logprobs.tolist(), strict=True)
-        for place, (reply, token, logprob) in enumerate(drawn):
+        tokens = zip(active, drawn.token_ids.tolist(), drawn.logprobs.tolist(), strict=True)
+        for place, (reply, token, logprob) in enumerate(tokens):
             reply.tokens.append(token)
             reply.logprobs.append(logprob)
             reply.finished = token in ends
@@ -121,7 +135,22 @@ def _decode(
         if not active or step + 1 == sampling.max_new_tokens:
             break
         state.keep(kept)
-        state.step(token_ids[kept])
+        state.step(drawn.token_ids[kept])
+
+
+def _native(policy: Policy) -> NativeDecoder | None:
+    """The native decoder over the very weights that are updated; it is checked once a model."""
+    if policy.base.device.type != "cpu":
+        return None
+    speed_up(policy.base.model)
+    if policy.base not in _natives:
+        _natives[policy.base] = native_decoder(policy.base, policy.bank, native.BF16, 1)
+    found = _natives[policy.base]
+    if found is not None:
+        found.threads = torch.get_num_threads()
+        if policy.adapter is not None:
+            policy.bank.mark_changed(policy.adapter)  # an optimizer updates it in place
+    return found
 
 
 @contextmanager
@@ -132,7 +161,6 @@ def _decoding(policy: Policy) -> Iterator[str | None]:
     CPU multiplies the small matrices faster as they are.
     """
     if policy.base.device.type == "cpu":
-        speed_up(policy.base.model)
         yield policy.adapter
         return
     if policy.adapter is None:

@@ -13,6 +13,7 @@ from chatrlhf.models.base_model import BaseModel, load_base_model
 from chatrlhf.models.lora import LoraBank
 from chatrlhf.models.policy import Policy
 from chatrlhf.models.reward_model import RewardModel, ScalarHead, ValueModel
+from chatrlhf.training import ppo
 
 RANK = 4
 END_TOKENS = frozenset(range(64))  # a fifth of the vocabulary, so that most replies end
@@ -76,6 +77,12 @@ def make_lab(folder):
 @pytest.fixture
 def lab(make_lab):
     return make_lab()
+
+
+@pytest.fixture
+def one_core(monkeypatch):
+    """PPO works on one part of a batch at a time, on any machine."""
+    monkeypatch.setattr(ppo, "cores", lambda _: 1)
 
 
 @pytest.fixture

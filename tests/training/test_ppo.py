@@ -87,6 +87,13 @@ def test_a_reply_that_does_not_end_gets_the_fixed_score(lab, prompts):
     assert stats.reply_tokens == pytest.approx(sum(map(len, rollout.responses)) / len(rollout))
 
 
+def test_a_continuation_keeps_its_score_though_it_does_not_end(lab, prompts):
+    trainer = make_trainer(lab, missing_eos_score=-3.5, score_unfinished=True)
+    stats, rollout, scores = trainer.iteration(prompts)
+    assert not all(rollout.finished)
+    assert stats.reward == pytest.approx(scores.mean().item(), abs=1e-4)
+
+
 def test_kl_and_its_penalty_are_summed_over_each_reply(lab, prompts):
     trainer = make_trainer(lab, kl_coefficient=0.2)
     trainer.iteration(prompts)
@@ -260,6 +267,7 @@ def usual():
         {"discount": 0.5},
         {"gae_lambda": 0.5},
         {"missing_eos_score": -4.0},
+        {"score_unfinished": True},
         {"max_grad_norm": 1e-3},
     ],
     ids=lambda change: next(iter(change)),

@@ -10,6 +10,7 @@ from ppo_lab import equal, gradients, make_trainer, weights
 
 from chatrlhf.errors import RoundError
 from chatrlhf.models.base_model import BaseModel
+from chatrlhf.training import ppo
 
 # Memory
 
@@ -32,6 +33,7 @@ def small_memory(monkeypatch, most, when):
     return seen
 
 
+@pytest.mark.usefixtures("one_core")
 @pytest.mark.parametrize("minibatches", [1, 2])
 @pytest.mark.parametrize(
     "when", [("update",), ("measure",), ("rollout",), ("update", "measure", "rollout")]
@@ -58,21 +60,24 @@ def test_running_out_of_memory_halves_the_rows_and_changes_no_result(
         assert max(seen) <= 2
 
 
-def test_gradients_of_a_failed_attempt_are_not_counted(make_lab, prompts, monkeypatch):
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_gradients_of_a_failed_attempt_are_not_counted(make_lab, prompts, monkeypatch, at_once):
+    monkeypatch.setattr(ppo, "cores", lambda _: at_once)
     plain = make_trainer(make_lab(), micro_batch=2, epochs=1, minibatches=1)
     plain.iteration(prompts)
     trainer = make_trainer(make_lab(), micro_batch=4, epochs=1, minibatches=1)
-    backward, calls = torch.autograd.backward, []
+    grad, calls = torch.autograd.grad, []
 
-    def failing(tensors, *arguments, **options):
+    def failing(*arguments, **options):
         calls.append(None)
-        backward(tensors, *arguments, **options)
-        if len(calls) == 1:  # after the gradients have been added up
+        found = grad(*arguments, **options)
+        if len(calls) == 2:  # of the first wave, or after the first gradients have been added up
             raise RuntimeError("CUDA error: out of memory")
+        return found
 
-    monkeypatch.setattr(torch.autograd, "backward", failing)
+    monkeypatch.setattr(torch.autograd, "grad", failing)
     trainer.iteration(prompts)
-    assert len(calls) == 5  # one that failed, and four micro-batches of 2
+    assert len(calls) == 6  # two with the one that failed, and four micro-batches of 2
     for one, other in zip(gradients(trainer), gradients(plain), strict=True):
         assert torch.allclose(one, other, rtol=1e-3, atol=1e-6)
 

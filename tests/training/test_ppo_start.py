@@ -93,15 +93,17 @@ def shapes_seen(monkeypatch):
     return seen
 
 
-def test_one_minibatch_of_one_micro_batch_is_read_once_in_its_first_epoch(
-    lab, prompts, monkeypatch
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_batch_that_runs_at_once_is_read_once_in_its_first_epoch(
+    lab, prompts, monkeypatch, at_once
 ):
+    monkeypatch.setattr(ppo, "cores", lambda _: at_once)
     seen = shapes_seen(monkeypatch)
     make_trainer(lab, minibatches=1, epochs=1).iteration(prompts)
-    assert [with_gradients for _, with_gradients in seen] == [True]
+    assert [with_gradients for _, with_gradients in seen] == [True] * at_once
     seen.clear()
     make_trainer(lab_again(lab), minibatches=1, epochs=3).iteration(prompts)
-    assert [with_gradients for _, with_gradients in seen] == [True] * 3
+    assert [with_gradients for _, with_gradients in seen] == [True] * 3 * at_once
 
 
 def lab_again(lab):
@@ -112,12 +114,13 @@ def lab_again(lab):
     return lab
 
 
+@pytest.mark.usefixtures("one_core")
 def test_all_epochs_use_the_micro_batches_that_were_measured(lab, prompts, monkeypatch):
     seen = shapes_seen(monkeypatch)
     make_trainer(lab, minibatches=2, epochs=6, micro_batch=3).iteration(prompts)
     measured = [rows for rows, with_gradients in seen if not with_gradients]
     used = [rows for rows, with_gradients in seen if with_gradients]
-    assert len(measured) == 4  # 8 rows: two minibatches of 3 + 1
+    assert len(measured) == 4  # 8 rows: two minibatches of 2 + 2
     epochs = [used[at : at + 4] for at in range(0, len(used), 4)]
     assert epochs[0] == measured
     assert all(sorted(epoch) == sorted(measured) for epoch in epochs)

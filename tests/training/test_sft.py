@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from tiny_model import never_sampled
 
 from chatrlhf.errors import RoundError, RoundSkippedError
 from chatrlhf.settings import SftSettings
@@ -32,7 +33,9 @@ def loss_by_definition(lab, adapter, sequences):
     for one in sequences:
         with torch.no_grad(), lab.bank.using(adapter):
             ids = torch.tensor([one.token_ids])
-            log_p = lab.base.model(input_ids=ids, use_cache=False).logits[0].log_softmax(-1)
+            logits = lab.base.model(input_ids=ids, use_cache=False).logits[0]
+            logits[:, never_sampled(lab.base)] = -1e30
+            log_p = logits.log_softmax(-1)
         losses += [
             -float(log_p[place - 1, token])
             for place, token in enumerate(one.token_ids)

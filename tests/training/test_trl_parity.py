@@ -11,6 +11,7 @@ where a reply ends         one state after the end token: its value is   the end
 no end token               a penalty is subtracted from the score        the score is replaced
 which tokens are padding   those equal to the pad token; a pad token     an explicit mask
                            that is drawn ends the reply
+control tokens             sampled like others                           probability 0
 padding                    log-probability 1.0, and it counts in         zero, and counts nowhere
                            ``approxkl_avg``, ``entropy_avg``, ``ratio``
 old log-probabilities      from the logits of generation                 from the update's path
