@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +14,7 @@ import sqlite_utils
 from sqlite_utils.utils import sqlite3  # type: ignore[attr-defined]
 
 from chatrlhf.errors import StorageError
+from chatrlhf.flushing import flush
 
 
 def write_backup(connection: sqlite_utils.Database, target: Path) -> Path:
@@ -27,9 +30,9 @@ def write_backup(connection: sqlite_utils.Database, target: Path) -> Path:
         connection.execute("VACUUM INTO ?", [str(temporary)])
         os.chmod(temporary, 0o600)
         verify_backup(temporary)
-        _flush(temporary)
+        flush(temporary)
         os.replace(temporary, target)
-        _flush(target.parent)
+        flush(target.parent)
     except (sqlite3.Error, OSError) as error:
         raise StorageError(
             f"no backup was written to {target}: {error}; free some space or choose another place"
@@ -38,6 +41,50 @@ def write_backup(connection: sqlite_utils.Database, target: Path) -> Path:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
     return target
+
+
+def restore_backup(backup: Path, database: Path) -> Path | None:
+    """Put a verified copy of ``backup`` in the place of ``database``, which no program may use.
+
+    Returns where the database that stood there was moved, with its log if it was not in order;
+    None if there was none.
+
+    Raises:
+        StorageError: the backup is damaged or cannot be copied; the database is then untouched.
+    """
+    verify_backup(backup)
+    temporary = database.with_name(f".{database.name}.{os.getpid()}.tmp")
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(backup, temporary)
+        os.chmod(temporary, 0o600)
+        verify_backup(temporary)
+        flush(temporary)
+        aside = _move_aside(database)
+        os.replace(temporary, database)
+        flush(database.parent)
+    except OSError as error:
+        raise StorageError(f"{backup} was not restored: {error}; free some space") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return aside
+
+
+def _move_aside(database: Path) -> Path | None:
+    """Move the database into ``backups``; a log beside another database would damage that."""
+    if not database.exists():
+        return None
+    with contextlib.suppress(sqlite3.Error), closing(sqlite3.connect(str(database))) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE").fetchall()  # the log goes into the file
+    moment = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S%fZ")
+    aside = database.parent / "backups" / f"{database.stem}-replaced-{moment}{database.suffix}"
+    aside.parent.mkdir(exist_ok=True)
+    for ending in ("-wal", "-shm", "-journal", ""):
+        part = database.with_name(database.name + ending)
+        if part.exists():
+            os.replace(part, aside.with_name(aside.name + ending))
+    return aside
 
 
 def verify_backup(path: Path) -> None:
@@ -61,13 +108,3 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     uri = f"{path.absolute().as_uri()}?mode=ro"
     with closing(sqlite3.connect(uri, uri=True)) as connection:
         yield connection
-
-
-def _flush(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":  # Windows cannot open a folder to flush it
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
-import sqlite_utils
-
 from chatrlhf.errors import BadInputError, ConflictError, NotFoundError
+from storage.choices import choices_of, finish_choice, insert_choice
 from storage.database import Database, Parameters, insert
-from storage.records import Conversation, Message, NewReply, Reply, Turn
+from storage.erasure import mark_versions_of_turns
+from storage.records import Choice, Conversation, Message, NewReply, Reply, Turn
 from storage.replies import (
     RANKABLE,
     damaged_replies,
@@ -24,12 +23,13 @@ from storage.values import checked_text, now
 
 __all__ = [
     "NewReply",
-    "choose_parent",
+    "add_replies",
     "create_conversation",
     "create_turn",
     "damaged_replies",
     "delete_conversation",
     "delete_turn",
+    "finish_choice",
     "finish_reply",
     "get_conversation",
     "get_reply",
@@ -40,6 +40,7 @@ __all__ = [
     "messages_before",
     "rename_conversation",
     "set_reply_versions",
+    "set_system_prompt",
 ]
 
 MAX_REPLIES = 64
@@ -59,20 +60,10 @@ _PATH = """
     JOIN replies ON replies.id = path.reply_id
     ORDER BY path.depth DESC
 """
-# The turns that go when the named ones go: all that were continued from their replies.
-_DESCENDANTS = """
-    WITH RECURSIVE gone (id) AS (
-        SELECT id FROM turns WHERE {where}
-        UNION
-        SELECT turns.id FROM gone
-        JOIN replies ON replies.turn_id = gone.id
-        JOIN turns ON turns.parent_reply_id = replies.id
-    )
-"""
 
 
 def create_conversation(
-    db: Database, person_id: int, system_prompt: str = "", title: str = ""
+    db: Database, person_id: int, system_prompt: str = "", title: str = "", origin: str = ""
 ) -> Conversation:
     """Start an empty conversation. Raises NotFoundError (person) or BadInputError (text)."""
     checked_text(system_prompt, "the system prompt", may_be_blank=True)
@@ -86,13 +77,15 @@ def create_conversation(
             "system_prompt": system_prompt,
             "created_at": now(),
         }
+        if origin:
+            row["origin"] = origin
         new_id = insert(connection, "conversations", row)
     return get_conversation(db, new_id)
 
 
 def list_conversations(db: Database, person_id: int) -> list[Conversation]:
-    """The person's conversations, newest first."""
-    sql = "SELECT * FROM conversations WHERE person_id = ? ORDER BY id DESC"
+    """The person's chats, newest first; without imported data sets and the queue's items."""
+    sql = "SELECT * FROM conversations WHERE person_id = ? AND origin = '' ORDER BY id DESC"
     return [Conversation(**row) for row in db.rows(sql, [person_id])]
 
 
@@ -119,11 +112,34 @@ def rename_conversation(
     return get_conversation(db, conversation_id)
 
 
+def set_system_prompt(
+    db: Database, conversation_id: int, system_prompt: str, person_id: int | None = None
+) -> Conversation:
+    """Give a conversation without turns another system prompt.
+
+    Raises:
+        ConflictError: it has turns, whose replies and ratings belong to the old one.
+    """
+    checked_text(system_prompt, "the system prompt", may_be_blank=True)
+    with db.transaction() as connection:
+        get_conversation(db, conversation_id, person_id)
+        if db.row("SELECT 1 FROM turns WHERE conversation_id = ?", [conversation_id]):
+            raise ConflictError(
+                f"conversation {conversation_id} has begun, and its ratings belong to its system "
+                "prompt; start another conversation with the new one"
+            )
+        connection.execute(
+            "UPDATE conversations SET system_prompt = ? WHERE id = ?",
+            [system_prompt, conversation_id],
+        )
+    return get_conversation(db, conversation_id)
+
+
 def delete_conversation(db: Database, conversation_id: int, person_id: int | None = None) -> None:
     """Erase the conversation with all its turns, replies, rankings and demonstrations."""
     with db.transaction() as connection:
         get_conversation(db, conversation_id, person_id)
-        _mark_versions(connection, "conversation_id = ?", conversation_id)
+        mark_versions_of_turns(connection, "conversation_id = ?", conversation_id)
         connection.execute("DELETE FROM conversations WHERE id = ?", [conversation_id])
     db.forget_erased()
 
@@ -132,24 +148,9 @@ def delete_turn(db: Database, turn_id: int, person_id: int | None = None) -> Non
     """Erase the turn with its replies and ratings, and the turns continued from them."""
     with db.transaction() as connection:
         get_turn(db, turn_id, person_id)
-        _mark_versions(connection, "id = ?", turn_id)
+        mark_versions_of_turns(connection, "id = ?", turn_id)
         connection.execute("DELETE FROM turns WHERE id = ?", [turn_id])
     db.forget_erased()
-
-
-def _mark_versions(connection: sqlite_utils.Database, where: str, identity: int) -> None:
-    """Count the rankings about to go into the versions that were trained on them."""
-    connection.execute(
-        _DESCENDANTS.format(where=where)
-        + """
-        UPDATE versions SET erased_rankings = erased_rankings + (
-            SELECT count(*) FROM rankings
-            WHERE rankings.turn_id IN (SELECT id FROM gone) AND rankings.state = 'active'
-            AND rankings.id <= (SELECT last_ranking_id FROM runs WHERE runs.id = versions.run_id))
-        WHERE run_id IS NOT NULL
-        """,
-        [identity],
-    )
 
 
 def messages_before(
@@ -178,6 +179,7 @@ def create_turn(
     text: str,
     parent_reply_id: int | None,
     rows: Sequence[NewReply],
+    choice: Choice | None = None,
 ) -> Turn:
     """Store a prompt and its replies, which are ``streaming`` until `finish_reply`.
 
@@ -205,6 +207,20 @@ def create_turn(
         turn_id = insert(connection, "turns", turn)
         for row in sorted(rows, key=lambda row: row.position):
             insert_reply(connection, turn_id, row, created_at)
+        if choice is not None:
+            insert_choice(connection, turn_id, choice)
+    return get_turn(db, turn_id)
+
+
+def add_replies(db: Database, turn_id: int, rows: Sequence[NewReply]) -> Turn:
+    """Give a turn more replies, which are ``streaming``, at the positions after those it has."""
+    created_at = now()
+    with db.transaction() as connection:
+        have = len(get_turn(db, turn_id).replies)
+        if [row.position for row in rows] != list(range(have, have + len(rows))):
+            raise BadInputError(f"turn {turn_id} has {have} replies; more come after them")
+        for row in rows:
+            insert_reply(connection, turn_id, row, created_at)
     return get_turn(db, turn_id)
 
 
@@ -225,12 +241,18 @@ def _check_parent(db: Database, conversation_id: int, parent_reply_id: int) -> N
 
 
 def get_turn(db: Database, turn_id: int, person_id: int | None = None) -> Turn:
-    """One turn with its replies; NotFoundError also when it is not of ``person_id``, if given."""
+    """One turn with its replies.
+
+    NotFoundError also when ``person_id`` is given, but it is neither of a conversation of theirs
+    nor was given to them by the queue.
+    """
     turns = _turns(
         db,
-        "turns.id = ? AND (? IS NULL OR turns.conversation_id IN "
-        "(SELECT id FROM conversations WHERE person_id = ?))",
-        [turn_id, person_id, person_id],
+        "turns.id = :turn AND (:person IS NULL OR EXISTS (SELECT 1 FROM conversations "
+        "WHERE conversations.id = turns.conversation_id AND conversations.person_id = :person) "
+        "OR EXISTS (SELECT 1 FROM queue_assignments AS given "
+        "WHERE given.turn_id = turns.id AND given.person_id = :person))",
+        {"turn": turn_id, "person": person_id},
     )
     if not turns:
         raise NotFoundError(f"there is no turn {turn_id}")
@@ -252,44 +274,8 @@ def _turns(db: Database, where: str, parameters: Parameters) -> tuple[Turn, ...]
             parameters,
         ):
             replies.setdefault(row["turn_id"], []).append(reply_from(row))
-    return tuple(Turn(**row, replies=tuple(replies.get(row["id"], ()))) for row in turns)
-
-
-def choose_parent(db: Database, conversation_id: int) -> int | None:
-    """The reply that the next turn continues from; None for the first turn.
-
-    Of the newest turn with finished replies: the best of its active ranking (the owner's before
-    another person's), else one of the complete ones, drawn by a hash of the turn's id, which is
-    the same each time.
-
-    Raises:
-        ConflictError: replies of the newest turn still stream.
-    """
-    with db.snapshot():
-        return _chosen_parent(db, conversation_id)
-
-
-def _chosen_parent(db: Database, conversation_id: int) -> int | None:
-    owner = get_conversation(db, conversation_id).person_id
-    turns = list_turns(db, conversation_id)
-    if turns and any(reply.state == "streaming" for reply in turns[-1].replies):
-        raise ConflictError(
-            f"replies of turn {turns[-1].id} still stream; wait for them or cut them"
-        )
-    for turn in reversed(turns):
-        finished = [reply.id for reply in turn.replies if reply.state in RANKABLE]
-        if finished:
-            best = db.rows(
-                "SELECT reply_id FROM ranking_entries WHERE rank = 1 AND ranking_id = ("
-                "SELECT id FROM rankings WHERE turn_id = ? AND state = 'active' "
-                "ORDER BY person_id = ? DESC, id DESC LIMIT 1) ORDER BY reply_id",
-                [turn.id, owner],
-            )
-            complete = [reply.id for reply in turn.replies if reply.state == "complete"]
-            return _drawn(turn.id, [row["reply_id"] for row in best] or complete or finished)
-    return None
-
-
-def _drawn(turn_id: int, candidates: Sequence[int]) -> int:
-    digest = hashlib.sha256(f"parent of turn {turn_id}".encode()).digest()
-    return candidates[int.from_bytes(digest[:8], "big") % len(candidates)]
+        choices = choices_of(db, where, parameters)
+    return tuple(
+        Turn(**row, replies=tuple(replies.get(row["id"], ())), choice=choices.get(row["id"]))
+        for row in turns
+    )

@@ -8,7 +8,7 @@ from typing import Any
 
 from chatrlhf.errors import BadInputError, NotFoundError
 from storage.conversations import get_turn, messages_before
-from storage.database import Database, insert
+from storage.database import Database, Parameters, insert
 from storage.records import Demonstration, Message
 from storage.values import checked_text, now, to_json
 
@@ -34,7 +34,7 @@ def save_demonstration(
     if (turn_id is None) == (messages is None):
         raise BadInputError("a demonstration answers either a turn or messages; send one of them")
     if messages is not None:
-        _check_messages(messages)
+        check_messages(messages)
     with db.transaction() as connection:
         if turn_id is not None:
             get_turn(db, turn_id)
@@ -51,7 +51,8 @@ def save_demonstration(
     return get_demonstration(db, new_id)
 
 
-def _check_messages(messages: Sequence[Message]) -> None:
+def check_messages(messages: Sequence[Message]) -> None:
+    """BadInputError unless a demonstration can follow the messages."""
     for message in messages:
         if message.role not in _ROLES:
             raise BadInputError(f"role {message.role!r} is none of {', '.join(_ROLES)}")
@@ -60,24 +61,48 @@ def _check_messages(messages: Sequence[Message]) -> None:
         raise BadInputError("the last message before a demonstration must be the user's")
 
 
-def get_demonstration(db: Database, demonstration_id: int) -> Demonstration:
-    """One demonstration, or NotFoundError."""
+def get_demonstration(
+    db: Database, demonstration_id: int, person_id: int | None = None
+) -> Demonstration:
+    """One demonstration; NotFoundError also when it is not of ``person_id``, if given."""
     row = db.row("SELECT * FROM demonstrations WHERE id = ?", [demonstration_id])
-    if row is None:
+    if row is None or person_id not in (None, row["person_id"]):
         raise NotFoundError(f"there is no demonstration {demonstration_id}")
     return _demonstration(db, row)
+
+
+def rewrite_demonstration(
+    db: Database, demonstration_id: int, text: str, person_id: int | None = None
+) -> Demonstration:
+    """Store another text in place of a demonstration, under a new id, so that it is new to learn.
+
+    Raises:
+        BadInputError: the text is refused.
+        NotFoundError: no such demonstration, or it is not of ``person_id``, if given.
+    """
+    checked_text(text, "the demonstration")
+    with db.transaction() as connection:
+        get_demonstration(db, demonstration_id, person_id)
+        row = db.rows("SELECT * FROM demonstrations WHERE id = ?", [demonstration_id])[0]
+        del row["id"]
+        new_id = insert(connection, "demonstrations", {**row, "text": text, "created_at": now()})
+        connection.execute("DELETE FROM demonstrations WHERE id = ?", [demonstration_id])
+    db.forget_erased()
+    return get_demonstration(db, new_id)
 
 
 def list_demonstrations(
     db: Database, after_id: int = 0, *, turn_id: int | None = None
 ) -> list[Demonstration]:
     """Demonstrations with an id above ``after_id``, oldest first."""
-    sql = (
-        "SELECT * FROM demonstrations WHERE id > :after AND (:turn IS NULL OR turn_id = :turn) "
-        "ORDER BY id"
-    )
+    where = "id > :after AND (:turn IS NULL OR turn_id = :turn)"
+    return demonstrations_where(db, where, {"after": after_id, "turn": turn_id})
+
+
+def demonstrations_where(db: Database, where: str, parameters: Parameters) -> list[Demonstration]:
+    """Demonstrations of a condition that the code wrote, oldest first."""
     with db.snapshot():
-        rows = db.rows(sql, {"after": after_id, "turn": turn_id})
+        rows = db.rows(f"SELECT * FROM demonstrations WHERE {where} ORDER BY id", parameters)
         return [_demonstration(db, row) for row in rows]
 
 

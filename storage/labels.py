@@ -25,10 +25,7 @@ def save_label(
     value: bool,  # noqa: FBT001
 ) -> Label:
     """Say that ``label`` is (not) true of the reply; a later word of the person replaces it."""
-    if not isinstance(label, str) or not _LABEL.fullmatch(label):
-        raise BadInputError(
-            f"label {label!r} must be 1 to 40 of a-z, 0-9, _ and -, and begin with a letter"
-        )
+    check_label(label)
     with db.transaction() as connection:
         if get_reply(db, reply_id).state not in RANKABLE:
             raise ConflictError(f"reply {reply_id} is not finished; label it when it is")
@@ -43,6 +40,38 @@ def save_label(
     return Label(reply_id, person_id, label, bool(value))
 
 
+def check_label(label: str) -> str:
+    """The label itself; BadInputError where it cannot be one."""
+    if not isinstance(label, str) or not _LABEL.fullmatch(label):
+        raise BadInputError(
+            f"label {label!r} must be 1 to 40 of a-z, 0-9, _ and -, and begin with a letter"
+        )
+    return label
+
+
+def remove_label(db: Database, reply_id: int, person_id: int, label: str) -> None:
+    """Take back what the person said of the reply. Raises NotFoundError: they said nothing."""
+    with db.transaction():
+        erased = db.row(
+            "DELETE FROM labels WHERE reply_id = ? AND person_id = ? AND label = ? RETURNING label",
+            [reply_id, person_id, label],
+        )
+        if erased is None:
+            raise NotFoundError(f"you gave reply {reply_id} no label {label!r}")
+
+
+def labels_of_turn(db: Database, turn_id: int, person_id: int) -> dict[int, dict[str, bool]]:
+    """What the person says of the replies of a turn: by reply id, label and whether it is true."""
+    found: dict[int, dict[str, bool]] = {}
+    for row in db.rows(
+        "SELECT labels.* FROM labels JOIN replies ON replies.id = labels.reply_id "
+        "WHERE replies.turn_id = ? AND labels.person_id = ? ORDER BY labels.label",
+        [turn_id, person_id],
+    ):
+        found.setdefault(row["reply_id"], {})[row["label"]] = bool(row["value"])
+    return found
+
+
 def labels_of(db: Database, reply_id: int) -> Sequence[Label]:
     """What all persons say of the reply."""
     rows = db.rows("SELECT * FROM labels WHERE reply_id = ? ORDER BY label, person_id", [reply_id])
@@ -50,9 +79,18 @@ def labels_of(db: Database, reply_id: int) -> Sequence[Label]:
 
 
 def labelled_replies(db: Database) -> list[LabelledReply]:
-    """All replies that somebody labelled, with their context and all that people say of them."""
+    """All replies that somebody labelled, with their context and all that people say of them.
+
+    Hidden repeats of the queue are left out.
+    """
+    sql = (
+        "SELECT labels.* FROM labels WHERE reply_id NOT IN (SELECT replies.id FROM replies "
+        "JOIN turns ON turns.id = replies.turn_id "
+        "JOIN conversations ON conversations.id = turns.conversation_id "
+        "WHERE conversations.origin = 'repeat') ORDER BY reply_id, label, person_id"
+    )
     with db.snapshot():
-        rows = db.rows("SELECT * FROM labels ORDER BY reply_id, label, person_id")
+        rows = db.rows(sql)
         return [
             _labelled_reply(db, reply_id, [_label(row) for row in group])
             for reply_id, group in itertools.groupby(rows, key=lambda row: int(row["reply_id"]))

@@ -15,6 +15,9 @@ import sqlite_utils
 
 from chatrlhf.errors import StorageError
 from storage.backup import write_backup
+from storage.migrations_people import m005_invitations
+from storage.migrations_queue import m_rating_queue
+from storage.migrations_ratings import m_filters_of_ratings, m_imports, m_words_of_ratings
 
 APPLICATION_ID = 0x43524C48  # "CRLH": tells our files from other programs' databases
 Migration = Callable[[sqlite_utils.Database], None]
@@ -29,6 +32,49 @@ def m001_first_schema(connection: sqlite_utils.Database) -> None:
 def m002_terms_of_samples(connection: sqlite_utils.Database) -> None:
     """What each term of the reward adds to a sample's score, as a JSON object."""
     connection.execute("ALTER TABLE run_samples ADD COLUMN terms TEXT NOT NULL DEFAULT '{}'")
+
+
+def m003_choices(connection: sqlite_utils.Database) -> None:
+    """Why a reply is shown, and what the replies of a turn were chosen from."""
+    for column in _CHOSEN_REPLIES:
+        connection.execute(f"ALTER TABLE replies ADD COLUMN {column}")
+    connection.execute(_CHOICES)
+
+
+def m004_origin_of_conversations(connection: sqlite_utils.Database) -> None:
+    """Where an imported conversation came from, and a hash that recognises it the next time."""
+    connection.executescript(
+        """
+        ALTER TABLE conversations ADD COLUMN origin TEXT NOT NULL DEFAULT '';
+        ALTER TABLE conversations ADD COLUMN origin_key TEXT;
+        CREATE INDEX conversations_of_origin ON conversations (origin_key)
+            WHERE origin_key IS NOT NULL;
+        CREATE INDEX conversations_by_time ON conversations (created_at);
+        """
+    )
+
+
+def m_evidence(connection: sqlite_utils.Database) -> None:
+    """What a reward model said of a ranking before it learned from it; which turns were not blind.
+
+    ``revealed_after`` is the id of the newest ranking when somebody looked up who wrote the
+    replies: later rankings of the turn are not blind. Null: nobody did.
+    """
+    connection.execute("ALTER TABLE turns ADD COLUMN revealed_after INTEGER")
+    connection.execute(
+        """
+        CREATE TABLE predictions (
+            ranking_id INTEGER PRIMARY KEY REFERENCES rankings (id) ON DELETE CASCADE,
+            version TEXT NOT NULL,
+            right_pairs INTEGER NOT NULL CHECK (right_pairs BETWEEN 0 AND pairs),
+            pairs INTEGER NOT NULL CHECK (pairs >= 1),
+            created_at TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """
+    )
+    connection.execute(
+        "CREATE INDEX blind_replies ON replies (turn_id) WHERE slot_type IN ('duel', 'replay')"
+    )
 
 
 _PEOPLE = """
@@ -258,7 +304,34 @@ CREATE TABLE aliases (
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[Migration, ...] = (m001_first_schema, m002_terms_of_samples)
+_CHOSEN_REPLIES = (
+    "candidate INTEGER CHECK (candidate BETWEEN 0 AND 63)",  # null: that of the position
+    "score REAL",
+    "propensity REAL CHECK (propensity > 0.0 AND propensity <= 1.0)",
+)
+_CHOICES = """
+CREATE TABLE choices (
+    turn_id INTEGER PRIMARY KEY REFERENCES turns (id) ON DELETE CASCADE,
+    policy TEXT NOT NULL CHECK (length(policy) BETWEEN 1 AND 40),
+    candidates INTEGER NOT NULL CHECK (candidates BETWEEN 1 AND 64),
+    version TEXT NOT NULL, -- whose reward model gave the scores; empty where none did
+    scores TEXT NOT NULL, -- a JSON list, by candidate
+    note TEXT NOT NULL
+) STRICT, WITHOUT ROWID
+"""
+
+MIGRATIONS: tuple[Migration, ...] = (
+    m001_first_schema,
+    m002_terms_of_samples,
+    m003_choices,
+    m004_origin_of_conversations,
+    m005_invitations,
+    m_words_of_ratings,
+    m_filters_of_ratings,
+    m_imports,
+    m_rating_queue,
+    m_evidence,
+)
 
 
 def schema_version(connection: sqlite_utils.Database) -> int:

@@ -1,36 +1,69 @@
-"""People, and the audit log of what they did."""
+"""People. One who has a password has an account; the others only gave ratings.
+
+Where nobody has an account, the local person does everything without a login.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Any
-
-import sqlite_utils
-
 from chatrlhf.errors import BadInputError, ConflictError, NotFoundError
+from storage.audit import add_audit, append_audit, broken_audit_entry, list_audit
 from storage.database import Database, insert
-from storage.records import AuditEntry, Person
-from storage.values import checked_text, now, to_json
+from storage.records import Person
+from storage.values import checked_text, now
+
+__all__ = [
+    "LOCAL_NAME",
+    "ROLES",
+    "add_audit",
+    "append_audit",
+    "broken_audit_entry",
+    "create_person",
+    "ensure_local_person",
+    "find_person",
+    "get_person",
+    "has_accounts",
+    "list_audit",
+    "list_people",
+    "operator",
+    "person_id_of",
+]
 
 LOCAL_NAME = "local"
 ROLES = ("reader", "rater", "trainer", "admin")
-_FIRST_SHA256 = "0" * 64
 _COLUMNS = "id, name, role, created_at"
+_ACCOUNT = "password_hash IS NOT NULL"
 
 
 def ensure_local_person(db: Database) -> Person:
-    """The one person of a computer without accounts, made at the first call."""
+    """The one person of a computer without accounts, made at the first call.
+
+    Raises ConflictError once there are accounts.
+    """
     known = find_person(db, LOCAL_NAME)
     if known is not None:
         return known
     with db.transaction() as connection:
+        if has_accounts(db):
+            raise ConflictError("there are accounts, so nobody is the local person any more")
         connection.execute(
             "INSERT INTO people (name, role, created_at) VALUES (?, 'admin', ?) "
             "ON CONFLICT (name) DO NOTHING",
             [LOCAL_NAME, now()],
         )
     return ensure_local_person(db)
+
+
+def has_accounts(db: Database) -> bool:
+    """Whether somebody has a password, so that everybody needs to sign in."""
+    return db.row(f"SELECT 1 FROM people WHERE {_ACCOUNT} LIMIT 1") is not None
+
+
+def operator(db: Database) -> Person:
+    """Who uses the command line: the local person, or the first admin where there are accounts."""
+    row = db.row(
+        f"SELECT {_COLUMNS} FROM people WHERE {_ACCOUNT} AND role = 'admin' ORDER BY id LIMIT 1"
+    )
+    return ensure_local_person(db) if row is None else Person(**row)
 
 
 def create_person(
@@ -54,6 +87,16 @@ def find_person(db: Database, name: str) -> Person | None:
     return None if row is None else Person(**row)
 
 
+def person_id_of(db: Database, name: str) -> int:
+    """The person of this name, in the caller's transaction; a new one is a rater without login."""
+    checked_text(name, "the name of a person", limit=100)
+    known = find_person(db, name)
+    if known is not None:
+        return known.id
+    row = {"name": name, "role": "rater", "password_hash": None, "created_at": now()}
+    return insert(db.connection(), "people", row)
+
+
 def get_person(db: Database, person_id: int) -> Person:
     """One person, or NotFoundError."""
     row = db.row(f"SELECT {_COLUMNS} FROM people WHERE id = ?", [person_id])
@@ -65,52 +108,3 @@ def get_person(db: Database, person_id: int) -> Person:
 def list_people(db: Database) -> list[Person]:
     """All people, in the order in which they came."""
     return [Person(**row) for row in db.rows(f"SELECT {_COLUMNS} FROM people ORDER BY id")]
-
-
-def add_audit(
-    db: Database, person_id: int | None, action: str, detail: dict[str, Any]
-) -> AuditEntry:
-    """Append to the audit log; ``person_id`` None stands for the program itself."""
-    with db.transaction() as connection:
-        return append_audit(connection, person_id, action, detail)
-
-
-def append_audit(
-    connection: sqlite_utils.Database, person_id: int | None, action: str, detail: dict[str, Any]
-) -> AuditEntry:
-    """`add_audit` inside the caller's transaction."""
-    newest = connection.execute("SELECT sha256 FROM audit_log ORDER BY id DESC LIMIT 1").fetchone()
-    row = {
-        "person_id": person_id,
-        "action": checked_text(action, "the action", limit=100),
-        "detail": to_json(detail),
-        "created_at": now(),
-        "previous_sha256": newest[0] if newest else _FIRST_SHA256,
-    }
-    row["sha256"] = _chained(row)
-    new_id = insert(connection, "audit_log", row)
-    return AuditEntry(id=new_id, **{**row, "detail": json.loads(str(row["detail"]))})
-
-
-def list_audit(db: Database, after_id: int = 0, limit: int = 100) -> list[AuditEntry]:
-    """Entries with an id above ``after_id``, oldest first."""
-    rows = db.rows("SELECT * FROM audit_log WHERE id > ? ORDER BY id LIMIT ?", [after_id, limit])
-    return [AuditEntry(**{**row, "detail": json.loads(row["detail"])}) for row in rows]
-
-
-def broken_audit_entry(db: Database) -> int | None:
-    """The id of the first entry that was changed, or follows one that was removed; None if none.
-
-    Entries removed from the end leave no trace here.
-    """
-    previous = _FIRST_SHA256
-    for row in db.rows("SELECT * FROM audit_log ORDER BY id"):
-        if row["previous_sha256"] != previous or _chained(row) != row["sha256"]:
-            return int(row["id"])
-        previous = row["sha256"]
-    return None
-
-
-def _chained(row: dict[str, Any]) -> str:
-    covered = ("previous_sha256", "person_id", "action", "detail", "created_at")
-    return hashlib.sha256(to_json([row[name] for name in covered]).encode()).hexdigest()

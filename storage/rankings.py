@@ -11,10 +11,16 @@ from chatrlhf.errors import BadInputError, ConflictError, NotFoundError
 from storage.conversations import get_turn, messages_before
 from storage.database import Database, Parameters, insert
 from storage.records import Message, RankedTurn, Ranking, Turn
-from storage.replies import RANKABLE
+from storage.replies import IMPORTED, RANKABLE
 from storage.values import checked_text, now, sha256_of, to_json
 
 STRENGTHS = range(1, 6)
+# What training and its triggers take in: a hidden repeat says nothing that is new.
+COUNTED = (
+    "rankings.state = 'active' AND rankings.turn_id NOT IN (SELECT turns.id FROM turns "
+    "JOIN conversations ON conversations.id = turns.conversation_id "
+    "WHERE conversations.origin = 'repeat')"
+)
 
 
 def order_text(ranks_by_position: Mapping[int, int]) -> str:
@@ -59,7 +65,7 @@ def save_ranking(
         NotFoundError: no such turn or person.
         ConflictError: replies still stream, or the key was used for other content.
     """
-    extras = _extras(strength, comment, all_bad=all_bad, idempotency_key=idempotency_key)
+    extras = checked_extras(strength, comment, all_bad=all_bad, idempotency_key=idempotency_key)
     with db.transaction():
         return _save(db, turn_id, person_id, ranks, extras)
 
@@ -76,7 +82,7 @@ def revise_ranking(
     idempotency_key: str | None = None,
 ) -> Ranking:
     """Store a new ranking in place of an active one; arguments and errors of `save_ranking`."""
-    extras = _extras(strength, comment, all_bad=all_bad, idempotency_key=idempotency_key)
+    extras = checked_extras(strength, comment, all_bad=all_bad, idempotency_key=idempotency_key)
     with db.transaction():
         before = get_ranking(db, ranking_id, person_id)
         return _save(db, before.turn_id, before.person_id, ranks, extras, revises=before)
@@ -100,9 +106,10 @@ def _require_active(ranking: Ranking) -> None:
         raise ConflictError(f"ranking {ranking.id} is {ranking.state}; change the active one")
 
 
-def _extras(
+def checked_extras(
     strength: int | None, comment: str, *, all_bad: bool, idempotency_key: str | None
 ) -> dict[str, Any]:
+    """The columns of a ranking besides its order; BadInputError where one is refused."""
     if strength is not None and (isinstance(strength, bool) or strength not in STRENGTHS):
         raise BadInputError(f"strength is {strength!r}; it must be 1 to 5, or left out")
     if idempotency_key is not None:
@@ -124,9 +131,8 @@ def _save(
     revises: Ranking | None = None,
 ) -> Ranking:
     """The write of save and revise, inside the caller's transaction."""
-    dense = _dense_ranks(get_turn(db, turn_id), ranks, all_bad=extras["all_bad"])
-    content = [turn_id, sorted(dense.items()), extras["strength"], extras["comment"]]
-    body = sha256_of(to_json([*content, extras["all_bad"]]))
+    dense = dense_ranks(get_turn(db, turn_id), ranks, all_bad=extras["all_bad"])
+    body = _body_sha256(turn_id, dense, extras)
     sent_before = _by_key(db, person_id, extras["idempotency_key"])
     if sent_before is not None:
         if sent_before["body_sha256"] != body:
@@ -140,25 +146,37 @@ def _save(
     if revises is not None:
         _require_active(revises)
     before = active_ranking(db, turn_id, person_id)
-    connection = db.connection()
     if before is not None:
-        connection.execute("UPDATE rankings SET state = 'superseded' WHERE id = ?", [before.id])
-    row = {
-        "turn_id": turn_id,
-        "person_id": person_id,
-        **extras,
-        "state": "active",
-        "revision_of": None if before is None else before.id,
-        "body_sha256": body,
-        "created_at": now(),
-    }
+        db.connection().execute(
+            "UPDATE rankings SET state = 'superseded' WHERE id = ?", [before.id]
+        )
+    revision_of = None if before is None else before.id
+    fields = {**extras, "state": "active", "revision_of": revision_of, "created_at": now()}
+    return get_ranking(db, insert_ranking(db, turn_id, person_id, dense, fields))
+
+
+def insert_ranking(
+    db: Database, turn_id: int, person_id: int, dense: Mapping[int, int], fields: dict[str, Any]
+) -> int:
+    """Write the rows of a ranking in the caller's transaction; returns its id.
+
+    ``dense`` comes from `dense_ranks`; ``fields`` are the remaining columns but for the hash.
+    """
+    body = _body_sha256(turn_id, dense, fields)
+    row = {"turn_id": turn_id, "person_id": person_id, **fields, "body_sha256": body}
+    connection = db.connection()
     ranking_id = insert(connection, "rankings", row)
     for reply_id, rank in dense.items():
         connection.execute(
             "INSERT INTO ranking_entries (ranking_id, turn_id, reply_id, rank) VALUES (?, ?, ?, ?)",
             [ranking_id, turn_id, reply_id, rank],
         )
-    return get_ranking(db, ranking_id)
+    return ranking_id
+
+
+def _body_sha256(turn_id: int, dense: Mapping[int, int], fields: Mapping[str, Any]) -> str:
+    content = [turn_id, sorted(dense.items()), fields["strength"], fields["comment"]]
+    return sha256_of(to_json([*content, fields["all_bad"]]))
 
 
 def _by_key(db: Database, person_id: int, key: str | None) -> dict[str, Any] | None:
@@ -168,8 +186,13 @@ def _by_key(db: Database, person_id: int, key: str | None) -> dict[str, Any] | N
     )
 
 
-def _dense_ranks(turn: Turn, ranks: Mapping[int, int], *, all_bad: bool) -> dict[int, int]:
-    """Ranks by reply id without gaps, after checking them against the turn's replies."""
+def dense_ranks(turn: Turn, ranks: Mapping[int, int], *, all_bad: bool) -> dict[int, int]:
+    """Ranks by reply id without gaps, after checking them against the turn's replies.
+
+    Raises:
+        BadInputError: they do not cover the finished replies exactly, or are not in 1 .. K.
+        ConflictError: replies still stream, or none is finished.
+    """
     streaming = [reply.id for reply in turn.replies if reply.state == "streaming"]
     if streaming:
         raise ConflictError(f"replies {streaming} still stream; wait for them or cut them first")
@@ -198,7 +221,7 @@ def _dense_ranks(turn: Turn, ranks: Mapping[int, int], *, all_bad: bool) -> dict
 
 def get_ranking(db: Database, ranking_id: int, person_id: int | None = None) -> Ranking:
     """One ranking; NotFoundError also when it is not of ``person_id``, if given."""
-    found = _rankings(
+    found = rankings_where(
         db, "id = ? AND (? IS NULL OR person_id = ?)", [ranking_id, person_id, person_id]
     )
     if not found:
@@ -209,7 +232,7 @@ def get_ranking(db: Database, ranking_id: int, person_id: int | None = None) -> 
 def active_ranking(db: Database, turn_id: int, person_id: int) -> Ranking | None:
     """The person's ranking of the turn that counts now."""
     where = "turn_id = ? AND person_id = ? AND state = 'active'"
-    return next(iter(_rankings(db, where, [turn_id, person_id])), None)
+    return next(iter(rankings_where(db, where, [turn_id, person_id])), None)
 
 
 def list_rankings(
@@ -233,10 +256,13 @@ def list_rankings(
         "state": state,
         "limit": limit,
     }
-    return _rankings(db, where, parameters, "LIMIT :limit")
+    return rankings_where(db, where, parameters, "LIMIT :limit")
 
 
-def _rankings(db: Database, where: str, parameters: Parameters, tail: str = "") -> list[Ranking]:
+def rankings_where(
+    db: Database, where: str, parameters: Parameters, tail: str = ""
+) -> list[Ranking]:
+    """Rankings of a condition that the code wrote, oldest first."""
     entries = (
         "SELECT json_group_array(json_array(entry.reply_id, replies.position, entry.rank)) "
         "FROM ranking_entries AS entry JOIN replies ON replies.id = entry.reply_id "
@@ -259,22 +285,28 @@ def _ranking(row: dict[str, Any]) -> Ranking:
 
 
 def count_new(db: Database, after_ranking_id: int) -> int:
-    """How many active rankings have a greater id."""
-    sql = "SELECT count(*) AS n FROM rankings WHERE state = 'active' AND id > ?"
+    """How many active rankings have a greater id; hidden repeats do not count."""
+    sql = f"SELECT count(*) AS n FROM rankings WHERE {COUNTED} AND id > ?"
     return int(db.rows(sql, [after_ranking_id])[0]["n"])
 
 
 def newest_id(db: Database) -> int:
     """The id of the newest active ranking, or 0."""
-    sql = "SELECT coalesce(max(id), 0) AS newest FROM rankings WHERE state = 'active'"
+    sql = f"SELECT coalesce(max(id), 0) AS newest FROM rankings WHERE {COUNTED}"
     return int(db.rows(sql)[0]["newest"])
 
 
-def ranked_turns(db: Database, up_to_ranking_id: int | None = None) -> list[RankedTurn]:
-    """All active rankings as training examples, oldest first, those with all tied among them."""
-    where = "state = 'active' AND (:newest IS NULL OR id <= :newest)"
+def ranked_turns(
+    db: Database, up_to_ranking_id: int | None = None, *, after_ranking_id: int = 0
+) -> list[RankedTurn]:
+    """All active rankings as training examples, oldest first, those with all tied among them.
+
+    Hidden repeats of the queue are left out.
+    """
+    where = f"{COUNTED} AND id > :after AND (:newest IS NULL OR id <= :newest)"
     with db.snapshot():
-        rankings = _rankings(db, where, {"newest": up_to_ranking_id})
+        parameters = {"after": after_ranking_id, "newest": up_to_ranking_id}
+        rankings = rankings_where(db, where, parameters)
         return [_ranked_turn(db, ranking) for ranking in rankings]
 
 
@@ -293,4 +325,5 @@ def _ranked_turn(db: Database, ranking: Ranking) -> RankedTurn:
         ranks=tuple(ranking.ranks[reply.id] for reply in replies),
         strength=ranking.strength,
         all_bad=ranking.all_bad,
+        imported=any(reply.slot_type == IMPORTED for reply in replies),
     )

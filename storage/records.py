@@ -13,22 +13,34 @@ FinishReason = Literal["stop", "length", "cancelled", "interrupted"]
 VersionState = Literal["candidate", "ready", "rejected", "quarantined", "retired"]
 RunState = Literal["queued", "running", "succeeded", "skipped", "failed", "cancelled"]
 Stage = Literal["sft", "reward", "ppo"]
+DUEL, REPLAY = "duel", "replay"
+DUELS = (DUEL, REPLAY)  # slot types of turns that mix two versions
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """A chat of one person."""
+    """A chat of one person.
+
+    ``origin`` names the format that an import read it from; it is empty for chats held here, or
+    in another data folder.
+    """
 
     id: int
     person_id: int
     title: str
     system_prompt: str
     created_at: str
+    origin: str = ""
+    origin_key: str | None = None
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One alternative reply of a turn, with all that is needed to make it again."""
+    """One alternative reply of a turn, with all that is needed to make it again.
+
+    ``candidate``, ``score`` and ``propensity`` are those of `Chosen`; a reply that was not chosen
+    among several has no score and no propensity.
+    """
 
     id: int
     turn_id: int
@@ -42,6 +54,38 @@ class Reply:
     finish_reason: FinishReason | None
     slot_type: str
     logprobs: tuple[float, ...] = ()
+    candidate: int = 0
+    score: float | None = None
+    propensity: float | None = None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Why a reply was chosen to be shown.
+
+    ``candidate`` is the row of the request that drew it, ``score`` what the reward model gave it
+    (None: nothing), ``propensity`` how likely it was to be shown, given all candidates.
+    """
+
+    candidate: int
+    slot_type: str
+    propensity: float
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the replies of a turn are chosen from, and how.
+
+    ``version`` is the one whose reward model scored the candidates, ``scores`` in their order;
+    both are empty where they were not scored. ``note`` says what did not go as asked.
+    """
+
+    policy: str
+    candidates: int
+    version: str = ""
+    scores: tuple[float, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -49,7 +93,8 @@ class NewReply:
     """A reply row to be made with its turn. ``position`` counts from 0, in shown order.
 
     ``version`` may be empty until the engine has pinned one; ``slot_type`` says why the reply is
-    shown (policy, duel, random ...).
+    shown: ``policy`` (all that were drawn are shown), ``best``, ``random``, ``duel`` (the live and
+    an older version, blind), ``replay`` (the same, of a prompt that was answered badly before).
     """
 
     position: int
@@ -61,7 +106,11 @@ class NewReply:
 
 @dataclass(frozen=True)
 class Turn:
-    """A prompt of the person and the replies it got, in shown order."""
+    """A prompt of the person and the replies it got, in shown order.
+
+    ``choice`` is None where no more candidates were asked for than are shown. Rankings with an id
+    above ``revealed_after`` are not blind: somebody had looked up who wrote the replies.
+    """
 
     id: int
     conversation_id: int
@@ -69,6 +118,13 @@ class Turn:
     text: str
     replies: tuple[Reply, ...]
     created_at: str
+    choice: Choice | None = None
+    revealed_after: int | None = None
+
+    @property
+    def is_duel(self) -> bool:
+        """Whether its replies are of two versions that the person is not to tell apart."""
+        return any(reply.slot_type in DUELS for reply in self.replies)
 
 
 @dataclass(frozen=True)
@@ -90,6 +146,37 @@ class Ranking:
     created_at: str
     order: str = ""
     comparisons: int = 0
+
+
+@dataclass(frozen=True)
+class BlindReply:
+    """A ranked reply of a blind turn: who wrote it, and its place (1 is best)."""
+
+    version: str
+    rank: int
+    text: str
+
+
+@dataclass(frozen=True)
+class BlindRanking:
+    """A person's first ranking of a turn that mixed two versions, given without knowing them."""
+
+    ranking_id: int
+    turn_id: int
+    person_id: int
+    slot_type: str
+    prompt: str
+    replies: tuple[BlindReply, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """How many ordered pairs of a ranking a reward model had right before it learned from it."""
+
+    ranking_id: int
+    version: str
+    right_pairs: int
+    pairs: int
 
 
 @dataclass(frozen=True)
@@ -124,7 +211,10 @@ class Demonstration:
 
 @dataclass(frozen=True)
 class RankedTurn:
-    """One training example of the reward model: a context, its replies and their ranks."""
+    """One training example of the reward model: a context, its replies and their ranks.
+
+    ``imported``: from a data set, whose raters could not call all replies bad.
+    """
 
     ranking_id: int
     turn_id: int
@@ -136,6 +226,7 @@ class RankedTurn:
     ranks: tuple[int, ...]
     strength: int | None
     all_bad: bool
+    imported: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,6 +249,23 @@ class Prompt:
     system_prompt: str
     tags: tuple[str, ...]
     split: Literal["train", "held_out"]
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """What the rating queue gives a person: a turn, and the prompt of the pool that it answers."""
+
+    turn_id: int
+    prompt: Prompt
+
+
+@dataclass(frozen=True)
+class RepeatedRanking:
+    """Ranks that one person gave the same replies twice; both in the same order of replies."""
+
+    person_id: int
+    first: tuple[int, ...]
+    again: tuple[int, ...]
 
 
 @dataclass(frozen=True)

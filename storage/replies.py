@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import sqlite_utils
 
 from chatrlhf.errors import BadInputError, ConflictError, NotFoundError
 from storage.database import Database, insert
-from storage.records import FinishReason, NewReply, Reply, ReplyState
+from storage.records import Chosen, FinishReason, NewReply, Reply, ReplyState
 from storage.values import (
     checked_integer,
     checked_text,
@@ -24,8 +25,9 @@ from storage.values import (
 )
 
 RANKABLE = ("complete", "cancelled")
+IMPORTED = "imported"  # the slot type of replies that came with a data set
 
-_ENDINGS: dict[str, tuple[str, ...]] = {
+ENDINGS: dict[str, tuple[str, ...]] = {
     "complete": ("stop", "length"),
     "cancelled": ("cancelled",),
     "interrupted": ("interrupted",),
@@ -52,6 +54,7 @@ def insert_reply(
             "state": "streaming",
             "finish_reason": None,
             "slot_type": checked_text(row.slot_type, "the slot type", limit=40),
+            "candidate": row.position,
             "created_at": created_at,
         },
     )
@@ -66,16 +69,20 @@ def finish_reply(
     logprobs: Sequence[float],
     finish_reason: FinishReason,
     state: ReplyState,
+    chosen: Chosen | None = None,
 ) -> Reply:
     """Store what a streaming reply came to. NUL and lone surrogates in it become U+FFFD.
 
     Raises:
-        BadInputError: ``finish_reason`` does not go with ``state``.
+        BadInputError: ``finish_reason`` does not go with ``state``, or ``chosen`` has a value
+            that cannot be.
         ConflictError: the reply has been finished before.
     """
-    if finish_reason not in _ENDINGS.get(state, ()):
+    if finish_reason not in ENDINGS.get(state, ()):
         raise BadInputError(f"a reply cannot be {state!r} because of {finish_reason!r}")
     text = generated_text(text)
+    if chosen is not None:
+        _check_chosen(chosen)
     with db.transaction() as connection:
         before = get_reply(db, reply_id)
         if before.state != "streaming":
@@ -93,7 +100,22 @@ def finish_reply(
                 reply_id,
             ],
         )
+        if chosen is not None:
+            connection.execute(
+                "UPDATE replies SET slot_type = ?, candidate = ?, score = ?, propensity = ? "
+                "WHERE id = ?",
+                [chosen.slot_type, chosen.candidate, chosen.score, chosen.propensity, reply_id],
+            )
     return get_reply(db, reply_id)
+
+
+def _check_chosen(chosen: Chosen) -> None:
+    checked_text(chosen.slot_type, "the slot type", limit=40)
+    checked_integer(chosen.candidate, "the candidate")
+    if not 0.0 < chosen.propensity <= 1.0:
+        raise BadInputError(f"the propensity is {chosen.propensity}; it must be in (0, 1]")
+    if chosen.score is not None and not math.isfinite(chosen.score):
+        raise BadInputError(f"the score is {chosen.score}; it must be a number")
 
 
 def set_reply_versions(db: Database, turn_id: int, versions: Sequence[str]) -> None:
@@ -113,12 +135,13 @@ def set_reply_versions(db: Database, turn_id: int, versions: Sequence[str]) -> N
 
 
 def get_reply(db: Database, reply_id: int, person_id: int | None = None) -> Reply:
-    """One reply; NotFoundError also when it is not of ``person_id``, if given."""
+    """One reply; with ``person_id``, NotFoundError also where `get_turn` has none for them."""
     row = db.row(
         "SELECT replies.* FROM replies JOIN turns ON turns.id = replies.turn_id "
         "JOIN conversations ON conversations.id = turns.conversation_id "
-        "WHERE replies.id = ? AND (? IS NULL OR conversations.person_id = ?)",
-        [reply_id, person_id, person_id],
+        "WHERE replies.id = :reply AND (:person IS NULL OR conversations.person_id = :person "
+        "OR turns.id IN (SELECT turn_id FROM queue_assignments WHERE person_id = :person))",
+        {"reply": reply_id, "person": person_id},
     )
     if row is None:
         raise NotFoundError(f"there is no reply {reply_id}")
@@ -131,6 +154,8 @@ def reply_from(row: dict[str, Any]) -> Reply:
     row["token_ids"] = unpack_integers(row["token_ids"])
     row["logprobs"] = unpack_floats(row["logprobs"])
     row["sampling"] = json.loads(row["sampling"])
+    if row["candidate"] is None:  # older than choices
+        row["candidate"] = row["position"]
     return Reply(**row)
 
 

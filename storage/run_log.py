@@ -79,13 +79,23 @@ def add_samples(db: Database, run_id: int, fence: int, samples: Sequence[Sample]
 
 
 def list_samples(
-    db: Database, run_id: int, stage: str | None = None, limit: int = 100
+    db: Database,
+    run_id: int,
+    stage: str | None = None,
+    limit: int = 100,
+    person_id: int | None = None,
 ) -> list[Sample]:
-    """The newest samples of the run, oldest of them first."""
+    """The newest samples of the run, oldest of them first.
+
+    With ``person_id``, only those whose prompt is of the pool or of the person's own chats.
+    """
     rows = db.rows(
         "SELECT stage, step, prompt, reply, score, id, terms FROM run_samples "
-        "WHERE run_id = :run AND (:stage IS NULL OR stage = :stage) ORDER BY id DESC LIMIT :limit",
-        {"run": run_id, "stage": stage, "limit": limit},
+        "WHERE run_id = :run AND (:stage IS NULL OR stage = :stage) "
+        "AND (:person IS NULL OR prompt IN (SELECT text FROM prompts) OR prompt IN ("
+        "SELECT turns.text FROM turns JOIN conversations ON conversations.id = conversation_id "
+        "WHERE person_id = :person)) ORDER BY id DESC LIMIT :limit",
+        {"run": run_id, "stage": stage, "limit": limit, "person": person_id},
     )
     return [Sample(**{**row, "terms": json.loads(row["terms"])}) for row in reversed(rows)]
 

@@ -58,9 +58,9 @@ def checked_integer(value: int, what: str) -> int:
     return value
 
 
-def now() -> str:
-    """This moment, ISO 8601 in UTC with milliseconds."""
-    moment = datetime.datetime.now(datetime.UTC)
+def now(moment: datetime.datetime | None = None) -> str:
+    """This moment, or another, ISO 8601 in UTC with milliseconds."""
+    moment = moment or datetime.datetime.now(datetime.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

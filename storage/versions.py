@@ -148,15 +148,6 @@ def _version(row: dict[str, Any]) -> Version:
     return Version(**{**row, "metrics": json.loads(row["metrics"])})
 
 
-def set_note(db: Database, name: str, note: str) -> Version:
-    """Replace the note of a version."""
-    checked_text(note, "the note", may_be_blank=True)
-    with db.transaction() as connection:
-        get_version(db, name)
-        connection.execute("UPDATE versions SET note = ? WHERE name = ?", [note, name])
-    return get_version(db, name)
-
-
 def get_alias(db: Database, alias: str) -> str | None:
     """The name of the version that the alias (live, previous ...) stands for."""
     row = db.row("SELECT version FROM aliases WHERE alias = ?", [alias])

@@ -86,3 +86,11 @@ def start_python() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(scope="session")
+def shared_db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """For tests that only read, many times."""
+    database = open_database(tmp_path_factory.mktemp("shared") / "chatrlhf.db")
+    yield database
+    database.close()

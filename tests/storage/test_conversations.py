@@ -6,9 +6,9 @@ import pytest
 
 from chatrlhf.errors import BadInputError, ConflictError, NotFoundError
 from storage import runs, versions
+from storage.continuation import choose_parent
 from storage.conversations import (
     NewReply,
-    choose_parent,
     create_conversation,
     create_turn,
     damaged_replies,

@@ -169,8 +169,10 @@ def test_ids_that_sqlite_cannot_hold_are_refused(db: Database) -> None:
 
 def test_tables_are_strict_and_foreign_keys_indexed(db: Database) -> None:
     tables = db.rows("PRAGMA table_list")
-    ours = [row for row in tables if not row["name"].startswith("sqlite_")]
-    assert len(ours) == 19
+    ours = [
+        row for row in tables if row["type"] == "table" and not row["name"].startswith("sqlite_")
+    ]
+    assert len(ours) >= 22
     assert all(row["strict"] for row in ours)
     for table in ours:
         indexed = set()

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -143,9 +143,4 @@ class RankingMachine(RuleBasedStateMachine):
 
 
 TestRankingMachine = RankingMachine.TestCase
-TestRankingMachine.settings = settings(
-    max_examples=15,
-    stateful_step_count=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+TestRankingMachine.settings = settings(max_examples=15, stateful_step_count=25)

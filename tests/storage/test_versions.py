@@ -51,7 +51,6 @@ def test_a_version_is_kept_with_its_metrics(db: Database) -> None:
     made = versions.register_version(db, "v1", "v0", None, HASH, {"x": float("nan"), "n": 2}, "é")
     assert versions.get_version(db, "v1") == made
     assert (made.parent, made.metrics, made.note) == ("v0", {"x": None, "n": 2}, "é")
-    assert versions.set_note(db, "v1", "better").note == "better"
     assert [version.name for version in versions.list_versions(db)] == ["v0", "v1"]
     with pytest.raises(ConflictError, match="v1 already"):
         register(db, "v1")
