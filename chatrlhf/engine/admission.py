@@ -11,6 +11,7 @@ from chatrlhf.errors import BadInputError, ContextOverflowError
 
 MAX_REPLIES = FILLED_ROWS
 SHORTEST_REPLY = 16
+MOST_ALTERNATIVES = 20
 
 
 def check_request(request: ReplyRequest) -> None:
@@ -62,5 +63,9 @@ def _check_sampling(sampling: Sampling) -> None:
         raise BadInputError(f"top_p is {sampling.top_p}; it must be above 0 and at most 1.")
     if sampling.top_k < 0:
         raise BadInputError(f"top_k is {sampling.top_k}; it must be 0 (off) or more.")
+    if not 0 <= (sampling.top_logprobs or 0) <= MOST_ALTERNATIVES:
+        raise BadInputError(
+            f"top_logprobs is {sampling.top_logprobs}; it must be 0 to {MOST_ALTERNATIVES}."
+        )
     if sampling.max_new_tokens < 1:
         raise BadInputError(f"max_new_tokens is {sampling.max_new_tokens}; it must be 1 or more.")

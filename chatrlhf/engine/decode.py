@@ -10,6 +10,7 @@ are written into a buffer instead of being concatenated in every step.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -18,8 +19,11 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from chatrlhf.engine.kv_cache import GrowingCache, new_cache
+from chatrlhf.engine.native_step import NativeDecoder, Segment
 from chatrlhf.models.base_model import BaseModel
-from chatrlhf.models.lora import LoraBank, RowStack
+from chatrlhf.models.lora import LoraBank
+from chatrlhf.models.lora_layer import RowStack
+from chatrlhf.native.decoder import MAX_ROWS
 
 _SPARE = 128
 
@@ -27,8 +31,9 @@ _SPARE = 128
 class DecodeState:
     """A batch in the middle of decoding.
 
-    ``logits`` (B, V) float32 belong to the last position of every row. Rows use the adapters
-    pinned at the start; where none are, whatever is active on the bank. Call it under
+    ``logits`` (B, V) float32 are those to sample from after the last position of every row. Rows
+    use the adapters pinned at the start; where none are, whatever is active on the bank. Single
+    steps of pinned rows run on ``native`` where one is given and takes them. Call it under
     ``torch.inference_mode`` or ``torch.no_grad``.
     """
 
@@ -38,9 +43,11 @@ class DecodeState:
         bank: LoraBank,
         cache: Cache | None = None,
         adapters: Sequence[str | None] | None = None,
+        native: NativeDecoder | None = None,
     ) -> None:
         self.base = base
         self.bank = bank
+        self.native = native
         self.cache: Cache = new_cache(base.model.config) if cache is None else cache
         self.length: int = self.cache.get_seq_length()
         self.logits: Tensor = torch.empty(0)
@@ -61,6 +68,7 @@ class DecodeState:
         copies: int = 1,
         *,
         adapters: Sequence[str | None] | None = None,
+        native: NativeDecoder | None = None,
     ) -> DecodeState:
         """Run the prompts once, then let ``copies`` rows share each (rows of a prompt adjacent).
 
@@ -71,8 +79,9 @@ class DecodeState:
             copies: rows a prompt.
             adapters: adapter of each prompt, pinned for the life of the state; without them
                 whatever is active on the bank at each call.
+            native: decodes single steps; without it torch does.
         """
-        state = cls(base, bank, adapters=adapters)
+        state = cls(base, bank, adapters=adapters, native=native)
         longest = max(len(prompt) for prompt in prompts)
         pads = [longest - len(prompt) for prompt in prompts]
         pad_id = base.chat_format.pad_token_id
@@ -93,7 +102,58 @@ class DecodeState:
 
     def step(self, token_ids: Tensor) -> Tensor:
         """Append one token a row (B,); return and keep the next logits (B, V) float32."""
-        return self.extend(token_ids.to(self.base.device)[:, None])
+        segment = self.segment(token_ids)
+        if self.native is None or segment is None:
+            return self.extend(token_ids.to(self.base.device)[:, None])
+        self.stepped(self.native.step([segment]))
+        return self.logits
+
+    def segment(self, token_ids: Tensor) -> Segment | None:
+        """These rows for a step of ``native``; None where it does not take them."""
+        if self.native is None or self._adapters is None or not self.native.fits(self.cache):
+            return None
+        assert isinstance(self.cache, GrowingCache)
+        return Segment(self.cache, token_ids, self._adapters, self._pads)
+
+    def read(self, token_ids: Sequence[int], seconds: float, *, has_logits: bool) -> bool:
+        """Append tokens to the only row by ``native``, fewer if so much time is over before.
+
+        What they get does not depend on how they are cut. ``has_logits`` is whether ``logits`` are
+        wanted after the last. False, and nothing is done, where ``native`` does not take the row.
+        """
+        if self.native is None or not self._adapters or not self.native.begin(self.cache):
+            return False
+        assert isinstance(self.cache, GrowingCache)
+        until = time.monotonic() + seconds
+        for start in range(0, len(token_ids), MAX_ROWS):
+            piece = torch.tensor(token_ids[start : start + MAX_ROWS])
+            wanted = has_logits and start + MAX_ROWS >= len(token_ids)
+            names = self._adapters * len(piece)
+            run = Segment(self.cache, piece, names, run=True, has_logits=wanted)
+            logits = self.native.step([run])
+            if wanted:
+                self.logits = self.base.suppress(logits)
+            self.length += len(piece)
+            if time.monotonic() >= until:
+                break
+        return True
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The adapter of each row; there are."""
+        return tuple(name for name in self._adapters or () if name is not None)
+
+    def rewind(self, length: int) -> None:
+        """Forget what a step that failed appended in some layers beyond ``length``."""
+        if isinstance(self.cache, GrowingCache):
+            for layer in self.cache.layers:
+                layer.length = length
+        self.length = length
+
+    def stepped(self, logits: Tensor) -> None:
+        """Note that a token a row was appended to the cache; ``logits`` are the model's own."""
+        self.logits = self.base.suppress(logits)
+        self.length += 1
 
     def extend(self, input_ids: Tensor) -> Tensor:
         """Append tokens (B, n) to all rows; return the logits (B, V) of the last position."""
@@ -101,7 +161,7 @@ class DecodeState:
         position_ids = torch.arange(self.length, end, device=input_ids.device)[None]
         attention_mask = None
         if self._is_token is not None and self._pads is not None:
-            if end > self._is_token.shape[1]:
+            while end > self._is_token.shape[1]:
                 wider = torch.ones_like(self._is_token)
                 self._is_token = torch.cat([self._is_token, wider], dim=1)
             attention_mask = self._is_token[:, :end]
@@ -110,7 +170,7 @@ class DecodeState:
             hidden = self.base.body(
                 input_ids, attention_mask, position_ids, past_key_values=self.cache, use_cache=True
             ).last_hidden_state
-        self.logits = self.base.project(hidden[:, -1])
+        self.logits = self.base.sampling_logits(hidden[:, -1])
         self.length = end
         return self.logits
 

@@ -19,7 +19,7 @@ from transformers.cache_utils import (
     DynamicSlidingWindowLayer,
 )
 
-_SPARE = 128
+SPARE = 128
 
 
 class GrowingLayer(CacheLayerMixin):  # type: ignore[misc]
@@ -51,14 +51,18 @@ class GrowingLayer(CacheLayerMixin):  # type: ignore[misc]
             self.lazy_initialization(key_states, value_states)
         new = key_states.shape[-2]
         end = self.length + new
-        if end > self.keys.shape[-2]:
-            self.keys = _widened(self.keys, self.length, end)
-            self.values = _widened(self.values, self.length, end)
+        self.make_room(end)
         self.keys.narrow(2, self.length, new).copy_(key_states)
         self.values.narrow(2, self.length, new).copy_(value_states)
         start = self._first_visible()
         self.length = end
         return self.keys.narrow(2, start, end - start), self.values.narrow(2, start, end - start)
+
+    def make_room(self, positions: int) -> None:
+        """Let the buffers have room for this many positions in all."""
+        if positions > self.keys.shape[-2]:
+            self.keys = _widened(self.keys, self.length, positions)
+            self.values = _widened(self.values, self.length, positions)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Number of keys that the next update returns, and the position of the first."""
@@ -158,6 +162,6 @@ def _filled(window: int | None, keys: Tensor, values: Tensor) -> GrowingLayer:
 def _widened(buffer: Tensor, length: int, wanted: int = 0) -> Tensor:
     """A buffer with the first positions of this one, and room to spare."""
     batch, heads, present, width = buffer.shape
-    wider = buffer.new_empty((batch, heads, max(present, wanted) + _SPARE, width))
+    wider = buffer.new_empty((batch, heads, max(present, wanted) + SPARE, width))
     wider[:, :, :length].copy_(buffer[:, :, :length])
     return wider

@@ -22,13 +22,17 @@ class ChatMessage:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 are off."""
+    """How tokens are drawn. ``temperature`` 0 is greedy; ``top_k`` 0 and ``top_p`` 1 are off.
+
+    With ``top_logprobs`` the events hold the drawn tokens, each with so many alternatives.
+    """
 
     temperature: float = 0.9
     top_p: float = 0.95
     top_k: int = 0
     max_new_tokens: int = 128
     stop: tuple[str, ...] = ()
+    top_logprobs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,16 +60,34 @@ class Started:
 
 
 @dataclass(frozen=True)
+class DrawnToken:
+    """A token of a reply, the bytes it stands for, and its log-probability in nats.
+
+    That is of the whole distribution at the request's temperature (1 when greedy), before top-k
+    and top-p. ``alternatives`` are the most probable tokens at its place, best first.
+    """
+
+    token_id: int
+    text: bytes
+    logprob: float
+    alternatives: tuple[DrawnToken, ...] = ()
+
+
+@dataclass(frozen=True)
 class Delta:
-    """More text of reply ``row``."""
+    """More text of reply ``row``, and the tokens drawn since its last event, if wanted."""
 
     row: int
     text: str
+    tokens: tuple[DrawnToken, ...] = ()
 
 
 @dataclass(frozen=True)
 class Finished:
-    """Reply ``row`` ended. ``token_ids`` exclude the end-of-turn token."""
+    """Reply ``row`` ended. ``token_ids`` exclude the end-of-turn token.
+
+    ``tokens``, if wanted, are those drawn since its last event.
+    """
 
     row: int
     text: str
@@ -74,6 +96,7 @@ class Finished:
     finish_reason: FinishReason
     version: str
     seed: int
+    tokens: tuple[DrawnToken, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,3 +131,27 @@ class ScoredReplies:
 
     scores: tuple[ReplyScore, ...]
     left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TokenValue:
+    """A token of a reply, and what is expected of the reply once it stands."""
+
+    text: str
+    value: float
+
+
+@dataclass(frozen=True)
+class ReplyValues:
+    """What is expected before the first token of a reply, and after each."""
+
+    before: float
+    tokens: tuple[TokenValue, ...]
+
+
+@dataclass(frozen=True)
+class TokenValues:
+    """Values in the order of the replies; by the critic, or by the reward model in its stead."""
+
+    source: Literal["critic", "reward"]
+    replies: tuple[ReplyValues, ...]

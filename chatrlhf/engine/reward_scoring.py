@@ -1,13 +1,16 @@
 """Scores of replies by a version's reward model, on the base that the engine has in memory.
 
-The external classifier of a reward is not loaded here: its term is left out, and named.
+An external classifier is loaded when it is first needed, if the version's manifest says which it
+is, and runs on the thread that asks. Where it cannot be had, its term is left out, and named.
 
 Notation: B replies, L positions, D pooled features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -15,16 +18,20 @@ import torch
 from torch import Tensor
 
 from chatrlhf.engine.requests import ChatMessage, ReplyScore, ScoredReplies
-from chatrlhf.errors import ConflictError
+from chatrlhf.errors import ConflictError, ModelError
 from chatrlhf.models.adapter_files import REWARD, AdapterFiles
 from chatrlhf.models.base_model import BaseModel
 from chatrlhf.models.lora import LoraBank
 from chatrlhf.models.reward_model import RewardModel, ScalarHead
 from chatrlhf.models.reward_terms import CLASSIFIER, RewardTerms
 from chatrlhf.models.scored_reply import context_and_reply
+from chatrlhf.models.sequence_classifier import SequenceClassifier, load_classifier
+
+logger = logging.getLogger(__name__)
 
 ADAPTER = "scoring"
-REPLIES_AT_ONCE = 4
+CLASSIFIED_AT_ONCE = 8
+TOKENS_AT_ONCE = 256  # padding included; one reply, where it alone has more
 
 Action = Callable[[], None]
 ContextAndReply = tuple[list[int], list[int]]
@@ -49,10 +56,12 @@ class ReplyScorer:
                 f"{name} has no reward model. Rank replies until a round makes a version with one."
             )
         self._terms = RewardTerms.from_state(component.head, base.hidden_size)
-        if set(self._terms.terms) == {CLASSIFIER}:
+        named = files.manifest.get("classifier") if CLASSIFIER in self._terms.terms else None
+        self._classifier = _LazyClassifier(named, base.device) if named else None
+        if set(self._terms.terms) == {CLASSIFIER} and self._classifier is None:
             raise ConflictError(
-                f"The reward of {name} is a classifier alone, which the server does not load. Ask "
-                "the classifier itself."
+                f"The reward of {name} is a classifier alone, and the version does not say which. "
+                "Ask the classifier itself."
             )
         self._base = base
         self._bank = bank
@@ -65,21 +74,25 @@ class ReplyScorer:
         replies: Sequence[str],
         longest: int,
         run: Callable[[Action], None],
+        finished: Sequence[bool] | None = None,
     ) -> ScoredReplies:
-        """Score finished replies to a conversation, cut to the last ``longest`` tokens each.
+        """Score replies to a conversation, cut to the last ``longest`` tokens each.
 
-        ``run`` has the thread that owns the model do something, and waits for it.
+        ``run`` has the thread that owns the model do something, and waits for it. ``finished``
+        says which replies ended by themselves, all by default.
         """
+        ends = [True] * len(replies) if finished is None else finished
         tokens = [
-            context_and_reply(
-                self._base.chat_format, messages, text, finished=True, longest=longest
-            )
-            for text in replies
+            context_and_reply(self._base.chat_format, messages, text, finished=end, longest=longest)
+            for text, end in zip(replies, ends, strict=True)
         ]
         found: list[Tensor] = []
-        for at in range(0, len(tokens), REPLIES_AT_ONCE):
-            run(partial(self._read, tokens[at : at + REPLIES_AT_ONCE], found))
-        return self._scored(torch.cat(found))
+        for few in _cut(tokens):
+            run(partial(self._read, few, found))
+        logits = None
+        if self._classifier is not None:
+            logits = self._classifier.logits([(messages[-1].content, text) for text in replies])
+        return self._scored(torch.cat(found), logits)
 
     @torch.inference_mode()
     def _read(self, tokens: Sequence[ContextAndReply], found: list[Tensor]) -> None:
@@ -94,13 +107,15 @@ class ReplyScorer:
             is_reply[row, len(context) : end] = True
             last[row] = end - 1
         device = self._base.device
-        with self._adapter():
-            model = RewardModel(self._base, self._bank, ADAPTER, ScalarHead(self._base.hidden_size))
+        with scoring_adapter(self._bank, self._lora, self._dtype) as adapter:
+            model = RewardModel(self._base, self._bank, adapter, ScalarHead(self._base.hidden_size))
             features = model.features(token_ids.to(device), is_reply.to(device), last.to(device))
             found.append(features.cpu())
 
-    def _scored(self, features: Tensor) -> ScoredReplies:
-        judged = self._terms.scores(features)
+    def _scored(self, features: Tensor, classifier_logits: Tensor | None) -> ScoredReplies:
+        judged = self._terms.scores(features, classifier_logits)
+        if not judged.values:
+            raise ConflictError("The reward is a classifier alone, and it cannot be loaded here.")
         parts = {name: values.tolist() for name, values in judged.contributions.items()}
         totals, spreads = judged.total.tolist(), judged.spread.tolist()
         scores = tuple(
@@ -111,11 +126,55 @@ class ReplyScorer:
         )
         return ScoredReplies(scores, tuple(sorted(self._terms.terms.keys() - judged.values.keys())))
 
-    @contextmanager
-    def _adapter(self) -> Iterator[None]:
-        self._bank.add(ADAPTER, dtype=self._dtype)
+
+@contextmanager
+def scoring_adapter(
+    bank: LoraBank, lora: Mapping[str, Tensor], dtype: torch.dtype
+) -> Iterator[str]:
+    """An adapter with these weights, for as long as something is scored."""
+    bank.add(ADAPTER, dtype=dtype)
+    try:
+        bank.load_state(ADAPTER, lora)
+        yield ADAPTER
+    finally:
+        bank.remove(ADAPTER)
+
+
+class _LazyClassifier:
+    """The classifier that a manifest names, loaded once; thread safe."""
+
+    def __init__(self, named: Mapping[str, str], device: torch.device) -> None:
+        self._named = named
+        self._device = device
+        self._lock = threading.Lock()
+        self._loaded: SequenceClassifier | None = None
+        self._failed = False
+
+    def logits(self, texts: Sequence[tuple[str, str]]) -> Tensor | None:
+        """The label's logit for (prompt, reply) texts, (B,); None where it cannot be loaded."""
+        with self._lock:
+            if self._loaded is None and not self._failed:
+                self._load()
+        return None if self._loaded is None else self._loaded.logits(texts, CLASSIFIED_AT_ONCE)
+
+    def _load(self) -> None:
+        name, label, reads = (self._named[key] for key in ("name", "label", "reads"))
         try:
-            self._bank.load_state(ADAPTER, self._lora)
-            yield
-        finally:
-            self._bank.remove(ADAPTER)
+            self._loaded = load_classifier(
+                name, label, reads="reply" if reads == "reply" else "pair", device=self._device
+            )
+        except ModelError as error:
+            self._failed = True
+            logger.warning("scores lack the classifier: %s", error)
+
+
+def _cut(tokens: Sequence[ContextAndReply]) -> Iterator[Sequence[ContextAndReply]]:
+    """Replies in runs of at most ``TOKENS_AT_ONCE`` tokens, one reply at least."""
+    start, longest = 0, 0
+    for place, (context, reply) in enumerate(tokens):
+        wider = max(longest, len(context) + len(reply))
+        if place > start and wider * (place + 1 - start) > TOKENS_AT_ONCE:
+            yield tokens[start:place]
+            start, wider = place, len(context) + len(reply)
+        longest = wider
+    yield tokens[start:]

@@ -30,6 +30,7 @@ _NARROW = 1.002
 _TINY = torch.finfo(torch.float32).tiny
 _DRAWS = 256
 _WORDS_PER_COUNTER = 4
+NOT_NUMBERS = "The model answered with values that are not numbers. Choose another version."
 
 
 class RowGenerator:
@@ -85,15 +86,25 @@ def sample(logits: Tensor, sampling: Sampling, uniforms: Tensor) -> tuple[Tensor
     block_sums = _sums(weights)
     log_totals = block_sums.sum(-1).log()  # (B,), near 0: softmax sums in float32
     if not bool(torch.isfinite(log_totals).all()):
-        raise ModelError(
-            "The model answered with values that are not numbers. Choose another version."
-        )
+        raise ModelError(NOT_NUMBERS)
     if sampling.temperature == 0.0:
         token_ids = logits.argmax(-1)
     else:
         token_ids = _draw(weights, block_sums, logits, sampling, uniforms.to(logits.device))
     chosen = probabilities.gather(-1, token_ids[:, None])[:, 0]
     return token_ids, (chosen.double().log() - log_totals).float()
+
+
+def most_probable(logits: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """The ``top_logprobs`` most probable tokens of each row, best first.
+
+    Returns:
+        Token ids (B, n) int64 and log-probabilities (B, n) float32, as ``sample`` gives them.
+    """
+    best = logits.topk(min(sampling.top_logprobs or 0, logits.shape[-1]), dim=-1)
+    temperature = sampling.temperature or 1.0
+    normaliser = (logits / temperature).logsumexp(-1, keepdim=True)
+    return best.indices, best.values / temperature - normaliser
 
 
 def nucleus(weights: Tensor, total: float, top_p: float) -> Tensor:

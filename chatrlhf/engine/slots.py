@@ -19,9 +19,10 @@ from chatrlhf.models.lora import LoraBank
 
 
 class Slots:
-    """Versions and the slots they live in. Thread safe, but for ``load`` of the engine's thread.
+    """Versions and the slots they live in. Thread safe, but for ``load``: one thread at a time.
 
-    ``on_evict`` is called with the name of a version before its slot is reused.
+    ``on_evict`` is called with the name of a version before its slot is reused, on the thread that
+    loads.
     """
 
     def __init__(
@@ -97,14 +98,18 @@ class Slots:
     def load(self, version: str, lora: Mapping[str, Tensor], check: Callable[[str], None]) -> None:
         """Copy a version into a free slot and ``check`` the adapter there; nothing if resident.
 
+        Until it is checked nobody can name it, and where anything fails its slot is free again.
+
         Raises:
             VersionError: the weights do not fit, or the check refuses them.
             OverloadedError: all slots are pinned or live.
         """
         if version in self.resident:
             return
-        adapter = self._free_slot()
+        adapter, evicted = self._free_slot()
         try:
+            if evicted is not None:
+                self._on_evict(evicted)
             self._bank.load_state(adapter, lora)
             check(adapter)
         except BaseException:
@@ -114,14 +119,14 @@ class Slots:
         with self._lock:
             self._adapters[version] = adapter
 
-    def _free_slot(self) -> str:
+    def _free_slot(self) -> tuple[str, str | None]:
+        """A slot, and the version that left it."""
         with self._lock:
             if self._empty:
-                return self._empty.pop()
+                return self._empty.pop(), None
             for version in self._adapters:
                 if version not in self._pins and version != self._live:
-                    self._on_evict(version)
-                    return self._adapters.pop(version)
+                    return self._adapters.pop(version), version
             names = ", ".join(self._adapters)
         raise OverloadedError(
             f"All {len(self._adapters)} versions in memory are in use ({names}). Try again when "

@@ -6,7 +6,8 @@ Two facts about torch's CPU kernels are behind this. In float32 the rounding of 
 how many rows are multiplied, so a reply alone would differ from the same reply in a batch: few
 rows are filled up to ``FILLED_ROWS``, the greatest number of replies to one request. In bfloat16
 with AMX it does not depend on that, and ``W x^T`` gives the bits of ``x W^T`` in two thirds of
-the time, but for a single row, which is doubled.
+the time, but for a single row, which is doubled. Where rows of several requests are in one batch
+(``joint_rows``), they are multiplied eight at a time, as each request would be alone.
 
 Inference mode is what tells decoding from training: measurements of PPO, with and without
 gradients, must take one path, or its first ratio is not 1.
@@ -14,14 +15,27 @@ gradients, must take one path, or its first ratio is not 1.
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from chatrlhf.models.lora import LoraLinear
+from chatrlhf.models.lora_layer import LoraLinear
 
 FILLED_ROWS = 8
-_FEW_ROWS = 32
+FEW_ROWS = 32
+
+
+class _Mode(threading.local):
+    """Whether rows of several requests are in the batch of this thread."""
+
+    is_joint = False
+
+
+_mode = _Mode()
 
 
 class DecodeLinear(nn.Linear):
@@ -32,7 +46,7 @@ class DecodeLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer to (..., d_in)."""
         rows = input.numel() // self.in_features
-        if rows > _FEW_ROWS or not torch.is_inference_mode_enabled():
+        if rows > FEW_ROWS or not torch.is_inference_mode_enabled():
             return F.linear(input, self.weight, self.bias)
         flat = input.reshape(rows, self.in_features)
         if self.weight.dtype is torch.bfloat16 and self.has_amx:
@@ -43,7 +57,7 @@ class DecodeLinear(nn.Linear):
             if self.bias is not None:
                 output += self.bias
         else:
-            output = F.linear(_filled_up(flat), self.weight, self.bias)[:rows]
+            output = _in_eights(lambda some: F.linear(some, self.weight, self.bias), flat)
         return output.view(*input.shape[:-1], self.out_features)
 
 
@@ -54,19 +68,33 @@ class DecodeLoraLinear(LoraLinear):
         """Apply the layer and the active adapter to (B, T, d_in)."""
         rows = x.numel() // self.in_features
         active = self.active
-        if rows > _FEW_ROWS or not torch.is_inference_mode_enabled():
+        is_step = active.rows is None or rows == len(active.rows.names)
+        if rows > FEW_ROWS or not is_step or not torch.is_inference_mode_enabled():
             return super().forward(x)
         y: Tensor = self.base(x)
-        if active.rows is not None:
-            a, b = active.rows.a[self.index], active.rows.b[self.index]
-            update = torch.bmm(torch.bmm(x.to(a.dtype), a.mT), b.mT)
-        elif active.name is not None:
-            a, b = self.a[active.name], self.b[active.name]
-            flat = x.reshape(rows, self.in_features).to(a.dtype)
-            update = F.linear(F.linear(_filled_up(flat), a), b)[:rows]
-        else:
-            return y
-        return y.add_(update.view(y.shape), alpha=self.scale)
+        flat, to = x.reshape(rows, self.in_features), y.view(rows, self.out_features)
+        if active.name is not None:
+            to.add_(self._update(active.name, flat), alpha=self.scale)
+        elif active.rows is not None:
+            # Each adapter alone, so that a row does not depend on which others there are.
+            for name, of_name in active.rows.groups.items():
+                update = self._update(name, flat[of_name])
+                to[of_name] = to[of_name].add_(update, alpha=self.scale)
+        return y
+
+    def _update(self, name: str, flat: Tensor) -> Tensor:
+        a, b = self.a[name], self.b[name]
+        return _in_eights(lambda some: F.linear(F.linear(some, a), b), flat.to(a.dtype))
+
+
+@contextmanager
+def joint_rows() -> Iterator[None]:
+    """Give rows the bits that they have in a batch of ``FILLED_ROWS`` at most, in larger ones."""
+    before, _mode.is_joint = _mode.is_joint, True
+    try:
+        yield
+    finally:
+        _mode.is_joint = before
 
 
 def speed_up(model: nn.Module) -> None:
@@ -79,7 +107,16 @@ def speed_up(model: nn.Module) -> None:
             module.__class__ = DecodeLinear
 
 
-def _filled_up(flat: Tensor) -> Tensor:
-    """(R, d) with rows of zeros up to ``FILLED_ROWS``."""
-    missing = FILLED_ROWS - flat.shape[0]
-    return F.pad(flat, (0, 0, 0, missing)) if missing > 0 else flat
+def _in_eights(layer: Callable[[Tensor], Tensor], flat: Tensor) -> Tensor:
+    """Apply a layer to (R, d), ``FILLED_ROWS`` at a time: rows of zeros fill up the last."""
+    rows = flat.shape[0]
+    if rows <= FILLED_ROWS:
+        return layer(F.pad(flat, (0, 0, 0, FILLED_ROWS - rows)))[:rows]
+    if not _mode.is_joint:
+        return layer(flat)
+    return torch.cat(
+        [
+            _in_eights(layer, some)
+            for some in torch.tensor_split(flat, tuple(range(FILLED_ROWS, rows, FILLED_ROWS)))
+        ]
+    )

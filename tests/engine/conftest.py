@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from serving import RANK, Serving
 from tiny_model import write_tiny_model
 
+from chatrlhf.engine.drawing import Drawer
 from chatrlhf.models.base_model import load_base_model
 from chatrlhf.models.lora import LoraBank
 
@@ -33,6 +36,18 @@ def load(model_folder):
         return base, LoraBank(base.model, RANK, float(RANK))
 
     return loaded
+
+
+@pytest.fixture
+def slow_steps(monkeypatch):
+    """Make every sampling step take a moment, so that a test can act while replies run."""
+    real = Drawer.draw
+
+    def slow(*args):
+        time.sleep(0.01)
+        return real(*args)
+
+    monkeypatch.setattr(Drawer, "draw", slow)
 
 
 @pytest.fixture

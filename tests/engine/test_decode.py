@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from serving import random_lora
-from tiny_model import FAMILIES
+from tiny_model import FAMILIES, never_sampled
 
 from chatrlhf.engine.decode import DecodeState
 from chatrlhf.engine.kv_cache import GrowingCache
@@ -16,8 +16,10 @@ def tokens(count, seed=0):
 
 
 def plain_logits(base, ids):
-    """Logits of the last position, by the whole model without any cache."""
-    return base.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].float()
+    """Logits to sample from after the last position, by the whole model without any cache."""
+    logits = base.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].float()
+    logits[never_sampled(base)] = -1e30
+    return logits
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import threading
-import time
 
 import pytest
 import torch
 from serving import replies_of
+from tiny_model import never_sampled
+from waiting import wait_for
 
-from chatrlhf.engine import turn as turn_module
 from chatrlhf.engine.engine import Engine
 from chatrlhf.engine.requests import (
     ChatMessage,
@@ -31,27 +32,8 @@ from chatrlhf.errors import (
 from chatrlhf.settings import EngineSettings
 
 
-@pytest.fixture
-def slow_steps(monkeypatch):
-    """Make every sampling step take a moment, so that a test can act while replies run."""
-    real = turn_module.sample
-
-    def slow(*args):
-        time.sleep(0.01)
-        return real(*args)
-
-    monkeypatch.setattr(turn_module, "sample", slow)
-
-
 def texts(replies):
     return [reply.text for reply in replies]
-
-
-def wait_for(condition, seconds=20.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_a_request_gives_its_events_in_order(serve):
@@ -71,6 +53,24 @@ def test_a_request_gives_its_events_in_order(serve):
         assert not serving.base.chat_format.end_token_ids.intersection(end.token_ids)
         assert (end.seed, end.version) == (7, "v0")
         assert all(logprob <= 0 for logprob in end.logprobs)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 5.0])
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_no_reply_has_a_control_token(serve, family, temperature):
+    serving = serve(family)
+    control = never_sampled(serving.base)
+    assert len(control) >= 2
+    bias = torch.zeros(serving.base.vocab_size)
+    bias[control] = 12.0  # the model would say little else
+    serving.base.lm_head.bias = torch.nn.Parameter(bias, requires_grad=False)
+    replies = serving.ask(replies=8, temperature=temperature, max_new_tokens=40)
+    said = [token for reply in replies for token in reply.token_ids]
+    assert len(said) > 40
+    assert not set(control).intersection(said)
+    assert all(math.isfinite(logprob) for reply in replies for logprob in reply.logprobs)
+    # Beside tokens that are e^12 times as likely it would be -12.
+    assert max(logprob for reply in replies for logprob in reply.logprobs) > -7
 
 
 def test_replies_end_at_the_limit_or_at_the_end_token(serve):
@@ -121,7 +121,7 @@ def test_same_seed_same_reply_alone_or_in_a_batch(serve, family, quantization):
 def test_requests_are_served_in_turn(serve, slow_steps):
     serving = serve(active_turns=2)
     long = serving.submit(max_new_tokens=120, seed=3, temperature=0.5)
-    wait_for(lambda: serving.engine.statistics()["tokens"] > 2)
+    wait_for(lambda: serving.engine.statistics()["tokens"] > 2, 20.0)
     short = replies_of(serving.submit("be short", max_new_tokens=4))
     assert len(short[0].token_ids) <= 4
     assert serving.engine.statistics()["active"] == 1
@@ -138,6 +138,8 @@ def test_requests_are_served_in_turn(serve, slow_steps):
         ("hi", {"top_p": 0.0}, 1, (), "top_p"),
         ("hi", {"top_k": -1}, 1, (), "top_k"),
         ("hi", {"max_new_tokens": 0}, 1, (), "max_new_tokens"),
+        ("hi", {"top_logprobs": 21}, 1, (), "top_logprobs"),
+        ("hi", {"top_logprobs": -1}, 1, (), "top_logprobs"),
         ("hi", {}, 0, (), "replies"),
         ("hi", {}, 9, (), "replies"),
         ("hi", {}, 2, ("v0",), "versions"),
@@ -191,7 +193,7 @@ def test_the_setting_bounds_the_context_below_the_model(load):
 def test_too_many_waiting_requests_are_refused(serve, slow_steps):
     serving = serve(active_turns=1, queued_turns=2)
     streams = [serving.submit(max_new_tokens=60, seed=3)]
-    wait_for(lambda: serving.engine.statistics()["active"] == 1)
+    wait_for(lambda: serving.engine.statistics()["active"] == 1, 20.0)
     streams += [serving.submit(max_new_tokens=4) for _ in range(2)]
     with pytest.raises(OverloadedError, match="2 requests are waiting"):
         serving.submit()
@@ -223,14 +225,50 @@ def test_stop_strings_end_a_reply_and_are_not_shown(serve):
     assert cut.token_ids == whole.token_ids[: len(cut.token_ids)]
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_drawn_tokens_come_with_alternatives_and_are_the_reply(serve, family, temperature):
+    serving = serve(family)
+    asked = {"replies": 3, "seed": 4, "max_new_tokens": 40, "temperature": temperature}
+    events = list(serving.submit(top_logprobs=5, stop=("zq",), **asked))
+    ends = [event for event in events if isinstance(event, Finished)]
+    assert [end.text for end in sorted(ends, key=lambda end: end.row)] == texts(
+        serving.ask(stop=("zq",), **asked)
+    )
+    for end in ends:
+        own = [e for e in events if isinstance(e, Delta | Finished) and e.row == end.row]
+        drawn = [token for event in own for token in event.tokens]
+        assert tuple(token.token_id for token in drawn) == end.token_ids
+        assert tuple(token.logprob for token in drawn) == end.logprobs
+        said = b"".join(token.text for token in drawn).decode(errors="replace")
+        assert said.strip() == end.text
+        for token in drawn:
+            best = [other.logprob for other in token.alternatives]
+            assert len(best) == 5
+            assert best == sorted(best, reverse=True)
+            assert sum(map(math.exp, best)) <= 1.0 + 1e-6
+            same = [o for o in token.alternatives if o.token_id == token.token_id]
+            assert [o.text for o in same] == [token.text] * len(same)
+            assert [o.logprob for o in same] == pytest.approx([token.logprob] * len(same), abs=1e-5)
+            if not same:
+                assert token.logprob <= best[-1] + 1e-5
+            if temperature == 0.0:
+                assert token.alternatives[0].token_id == token.token_id
+    chosen_only = list(serving.submit(top_logprobs=0, **asked))
+    tokens = [t for e in chosen_only if isinstance(e, Delta | Finished) for t in e.tokens]
+    assert tokens
+    assert all(token.alternatives == () for token in tokens)
+    assert not [t for e in serving.submit(**asked) if isinstance(e, Delta) for t in e.tokens]
+
+
 def test_a_cancelled_row_ends_and_frees_its_memory(serve, slow_steps):
     serving = serve()
     stream = serving.submit("tell me " * 30, replies=4, max_new_tokens=100, temperature=0.3)
-    wait_for(lambda: serving.engine.statistics()["tokens"] > 8)
+    wait_for(lambda: serving.engine.statistics()["tokens"] > 8, 20.0)
     before = serving.engine.statistics()["cache_bytes"]
     for row in (0, 2, 3):
         stream.cancel(row)
-    wait_for(lambda: serving.engine.statistics()["cache_bytes"] < before / 2)
+    wait_for(lambda: serving.engine.statistics()["cache_bytes"] < before / 2, 20.0)
     replies = replies_of(stream)
     reasons = [reply.finish_reason for reply in replies]
     assert [reasons[row] for row in (0, 2, 3)] == ["cancelled"] * 3
@@ -245,7 +283,7 @@ def test_a_cancelled_row_ends_and_frees_its_memory(serve, slow_steps):
 def test_a_waiting_request_can_be_cancelled(serve, slow_steps):
     serving = serve(active_turns=1)
     running = serving.submit(max_new_tokens=80, temperature=0.3)
-    wait_for(lambda: serving.engine.statistics()["active"] == 1)
+    wait_for(lambda: serving.engine.statistics()["active"] == 1, 20.0)
     waiting = serving.submit(replies=2)
     waiting.cancel()
     assert [reply.finish_reason for reply in replies_of(waiting)] == ["cancelled"] * 2
@@ -266,7 +304,7 @@ def test_an_exception_in_a_forward_fails_one_request_only(serve, slow_steps):
 
     handle = serving.base.decoder.layers[1].register_forward_pre_hook(fault)
     bad = serving.submit("bad", replies=3, max_new_tokens=60, temperature=0.3)
-    wait_for(lambda: serving.engine.statistics()["tokens"] > 60)
+    wait_for(lambda: serving.engine.statistics()["tokens"] > 60, 20.0)
     beside = serving.submit("good", replies=2, max_new_tokens=30)
     armed.set()
     failed = list(bad)[-1]
@@ -285,7 +323,7 @@ def test_an_exception_in_a_forward_fails_one_request_only(serve, slow_steps):
 def test_stopping_interrupts_running_replies_and_fails_waiting_ones(serve, slow_steps):
     serving = serve(active_turns=1)
     running = serving.submit(replies=2, max_new_tokens=200, temperature=0.3)
-    wait_for(lambda: serving.engine.statistics()["tokens"] > 4)
+    wait_for(lambda: serving.engine.statistics()["tokens"] > 4, 20.0)
     waiting = serving.submit()
     serving.engine.stop()
     replies = replies_of(running)

@@ -57,7 +57,7 @@ def test_the_beginning_of_a_stop_string_is_shown_when_it_was_none(chat_format):
     assert text.text == "yes. Us"
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     content=st.text(alphabet="ab \n<é", max_size=24),
     stops=st.lists(st.text(alphabet="ab<", min_size=1, max_size=3), max_size=2),

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pytest
-import torch
-from serving import random_lora, replies_of
+from serving import random_lora, replies_of, reward_terms, write_with_reward
 from tiny_model import FAMILIES
 
+from chatrlhf.engine import reward_scoring
 from chatrlhf.engine.requests import ChatMessage
+from chatrlhf.engine.reward_scoring import ReplyScorer
 from chatrlhf.errors import ConflictError, VersionError
-from chatrlhf.models.adapter_files import AdapterShape, Component, write_version
 from chatrlhf.models.reward_model import RewardModel, ScalarHead
-from chatrlhf.models.reward_terms import FeatureScale, RewardTerms, Term
+from chatrlhf.models.reward_terms import RewardTerms, Term
 from chatrlhf.models.scored_reply import context_and_reply
 from chatrlhf.training.batches import TokenSequence
 from chatrlhf.training.reward import read_features
@@ -20,38 +20,13 @@ ASKED = (ChatMessage("user", "tell me about the cat"),)
 REPLIES = ["the cat sat", "", "a dog ran to the house where people talk", "no", "a mat", "the mat"]
 
 
-def terms_of(base, *, classifier=False):
-    width = ScalarHead(base.hidden_size).weight.numel()
-    generator = torch.Generator().manual_seed(1)
-    terms = {
-        "ranking": Term.linear(1.5, torch.randn(3, width, generator=generator)),
-        "label:toxic": Term.linear(-0.5, torch.randn(1, width, generator=generator)),
-    }
-    if classifier:
-        terms["classifier"] = Term.external(1.0)
-    return RewardTerms(FeatureScale(torch.zeros(width), torch.ones(width)), terms, 0.1)
-
-
-def write(serving, name, terms):
-    base, bank = serving.base, serving.bank
-    write_version(
-        serving.folder,
-        name,
-        {
-            "policy": Component(random_lora(bank, 1)),
-            "reward": Component(random_lora(bank, 2), terms.state()),
-        },
-        AdapterShape(4, 4.0, bank.target_modules),
-        {"base": {"name": "tiny", "sha256": base.base_sha256}},
-    )
-    return serving.folder / name
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_scores_are_those_of_the_trainer(serve, load, family):
     serving = serve(family)
-    terms = terms_of(serving.base)
-    found = serving.engine.score_replies(write(serving, "v7", terms), ASKED, REPLIES, 512)
+    terms = reward_terms(serving.base)
+    found = serving.engine.score_replies(
+        write_with_reward(serving, "v7", terms), ASKED, REPLIES, 512
+    )
 
     base, bank = load(family)
     bank.add("reward")
@@ -74,7 +49,7 @@ def test_the_scores_are_those_of_the_trainer(serve, load, family):
 
 def test_scoring_leaves_streaming_replies_as_without_it(serve):
     serving = serve()
-    folder = write(serving, "v7", terms_of(serving.base))
+    folder = write_with_reward(serving, "v7", reward_terms(serving.base))
     request = {"replies": 3, "max_new_tokens": 60, "temperature": 0.8}
     expected = serving.ask(**request)
     stream = serving.submit(**request)
@@ -84,9 +59,48 @@ def test_scoring_leaves_streaming_replies_as_without_it(serve):
     assert "scoring" not in serving.bank.names
 
 
+def test_an_unfinished_reply_is_read_without_an_end_token(serve):
+    serving = serve()
+    folder = write_with_reward(serving, "v7", reward_terms(serving.base))
+    score = serving.engine.score_replies
+    ended = score(folder, ASKED, REPLIES, 512).scores
+    mixed = score(folder, ASKED, REPLIES, 512, [True, False] * 3).scores
+    assert mixed[0].total == pytest.approx(ended[0].total, abs=1e-3)
+    assert abs(mixed[3].total - ended[3].total) > 0.1
+
+
+def test_replies_that_stream_go_on_between_every_few_tokens_scored(serve, monkeypatch):
+    serving = serve()
+    folder = write_with_reward(serving, "v7", reward_terms(serving.base))
+    expected = serving.engine.score_replies(folder, ASKED, REPLIES, 512).scores
+    monkeypatch.setattr(reward_scoring, "TOKENS_AT_ONCE", 80)
+    sizes, read = [], ReplyScorer._read
+
+    def watched(self, tokens, found):
+        sizes.append([len(context) + len(reply) for context, reply in tokens])
+        read(self, tokens, found)
+
+    monkeypatch.setattr(ReplyScorer, "_read", watched)
+    found = serving.engine.score_replies(folder, ASKED, REPLIES, 512).scores
+    assert sum(len(few) for few in sizes) == len(REPLIES)
+    assert len(sizes) > 2
+    assert any(len(few) > 1 for few in sizes)
+    assert all(len(few) == 1 or max(few) * len(few) <= 80 for few in sizes)
+    assert [one.total for one in found] == pytest.approx([one.total for one in expected], abs=1e-3)
+
+
+def test_a_version_is_read_once(serve, monkeypatch):
+    serving = serve()
+    folder = write_with_reward(serving, "v7", reward_terms(serving.base))
+    serving.engine.check_scoring(folder)
+    first = serving.engine.score_replies(folder, ASKED, REPLIES, 512)
+    monkeypatch.setattr("chatrlhf.engine.engine.read_version", None)
+    assert serving.engine.score_replies(folder, ASKED, REPLIES, 512) == first
+
+
 def test_a_long_conversation_is_cut_to_its_end(serve):
     serving = serve()
-    folder = write(serving, "v7", terms_of(serving.base))
+    folder = write_with_reward(serving, "v7", reward_terms(serving.base))
     long = (ChatMessage("user", "the cat " * 200),)
     (one,) = serving.engine.score_replies(folder, long, ["a mat"], 64).scores
     longer = (ChatMessage("user", "a dog " * 50 + "the cat " * 200),)
@@ -96,8 +110,8 @@ def test_a_long_conversation_is_cut_to_its_end(serve):
 
 def test_a_classifier_is_left_out_and_named(serve):
     serving = serve()
-    with_it = write(serving, "v7", terms_of(serving.base, classifier=True))
-    without = write(serving, "v8", terms_of(serving.base))
+    with_it = write_with_reward(serving, "v7", reward_terms(serving.base, classifier=True))
+    without = write_with_reward(serving, "v8", reward_terms(serving.base))
     found = serving.engine.score_replies(with_it, ASKED, REPLIES, 512)
     assert found.left_out == ("classifier",)
     assert found.scores == serving.engine.score_replies(without, ASKED, REPLIES, 512).scores
@@ -107,11 +121,11 @@ def test_versions_that_cannot_score_say_why(serve):
     serving = serve()
     with pytest.raises(ConflictError, match="v3 has no reward model"):
         serving.engine.score_replies(serving.write("v3"), ASKED, REPLIES, 512)
-    terms = terms_of(serving.base)
+    terms = reward_terms(serving.base)
     alone = RewardTerms(terms.scale, {"classifier": Term.external(1.0)})
     with pytest.raises(ConflictError, match="classifier alone"):
-        serving.engine.score_replies(write(serving, "v7", alone), ASKED, REPLIES, 512)
-    folder = write(serving, "v8", terms)
+        serving.engine.score_replies(write_with_reward(serving, "v7", alone), ASKED, REPLIES, 512)
+    folder = write_with_reward(serving, "v8", terms)
     (folder / "reward" / "head.safetensors").write_bytes(b"broken")
     with pytest.raises(VersionError, match="changed"):
         serving.engine.score_replies(folder, ASKED, REPLIES, 512)

@@ -88,7 +88,7 @@ def test_counts_follow_the_distribution(sampling):
     assert chi_square < 24.3  # the 0.999 quantile at 7 degrees of freedom
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000),
     spread=st.sampled_from([0.0, 0.5, 3.0, 10.0]),

@@ -11,21 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from serving import replies_of
 
-from chatrlhf.engine import turn as turn_module
 from chatrlhf.engine.requests import ChatMessage
 from chatrlhf.errors import OverloadedError, VersionError
 from chatrlhf.models.adapter_files import file_sha256
-
-
-@pytest.fixture
-def slow_steps(monkeypatch):
-    real = turn_module.sample
-
-    def slow(*args):
-        time.sleep(0.01)
-        return real(*args)
-
-    monkeypatch.setattr(turn_module, "sample", slow)
 
 
 def wait_for_tokens(serving, more):
