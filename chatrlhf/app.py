@@ -9,22 +9,26 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any, Literal, TypeVar
 
-from chatrlhf.engine.requests import ChatMessage, ScoredReplies
-from chatrlhf.errors import ChatRLHFError, ConflictError, LoadingError, ModelError, VersionError
+from chatrlhf.engine.requests import ChatMessage, ScoredReplies, TokenValues
+from chatrlhf.errors import ChatRLHFError, ConflictError, LoadingError
 from chatrlhf.loop import trigger
 from chatrlhf.loop.completions import Completions
-from chatrlhf.loop.live_version import LiveVersion, Verify
+from chatrlhf.loop.duels import Duels
+from chatrlhf.loop.live_version import LiveVersion
+from chatrlhf.loop.open_engine import OpenEngine, open_real_engine
 from chatrlhf.loop.ports import Engine
+from chatrlhf.loop.rating_queue import RatingQueue
+from chatrlhf.loop.replies_ahead import RepliesAhead
+from chatrlhf.loop.resident_engine import ResidentEngine
+from chatrlhf.loop.rewards import Rewards
 from chatrlhf.loop.supervisor import Supervisor, trainer_status
 from chatrlhf.loop.turns import Turns
 from chatrlhf.settings import Settings
-from storage import conversations, people, prompts, runs, versions
+from storage import conversations, people, prompts, sessions, versions
 from storage.database import Database, lock_data_folder, open_database
 from storage.locks import FileLock
 from storage.records import Person
@@ -32,19 +36,7 @@ from storage.records import Person
 logger = logging.getLogger(__name__)
 
 Status = Literal["loading", "ok", "failed"]
-Progress = Callable[[str, float], None]
 Part = TypeVar("Part")
-
-
-@dataclass(frozen=True)
-class Opened:
-    """An engine that is not started yet, and the check of a version's files."""
-
-    engine: Engine
-    verify: Verify
-
-
-OpenEngine = Callable[[Database, Settings, Progress], Opened]
 
 
 class App:
@@ -59,13 +51,15 @@ class App:
         self._stage: tuple[str, float] = ("Starting", 0.0)
         self._stopping = threading.Event()
         self._db: Database | None = None
-        self._person: Person | None = None
         self._lock: FileLock | None = None
         self._engine: Engine | None = None
-        self._verify: Verify | None = None
+        self._rewards: Rewards | None = None
         self._turns: Turns | None = None
         self._completions: Completions | None = None
+        self._queue: RatingQueue | None = None
+        self._ahead: RepliesAhead | None = None
         self._live: LiveVersion | None = None
+        self._duels: Duels | None = None
         self._supervisor: Supervisor | None = None
         self._loader = threading.Thread(target=self._load, name="loader", daemon=True)
 
@@ -80,11 +74,15 @@ class App:
         self._lock = lock_data_folder(self.settings.data_dir)
         try:
             self._db = open_database(self.settings.database_path)
-            self._person = people.ensure_local_person(self._db)
+            if not people.has_accounts(self._db):
+                people.ensure_local_person(self._db)
+            sessions.forget_old_sessions(self._db)
             interrupted = conversations.interrupt_streaming(self._db)
             if interrupted:
                 logger.warning("%d replies were cut off when the server last ended", interrupted)
+            prompts.erase_deleted(self._db)
             _fill_pool(self._db)
+            self._queue = RatingQueue(self._db, self.settings, lambda: self.turns)
         except BaseException:
             self._release()
             raise
@@ -108,6 +106,8 @@ class App:
 
     def end_streams(self) -> None:
         """Take no more turns; interrupt, after a moment, those that stream."""
+        if self._ahead is not None:
+            self._ahead.stop()
         if self._turns is not None:
             self._turns.stop()
         if self._completions is not None:
@@ -122,10 +122,8 @@ class App:
 
     @property
     def person(self) -> Person:
-        """The one person of local use."""
-        if self._person is None:
-            raise LoadingError("The server is not started.")
-        return self._person
+        """The one person of local use; ConflictError once there are accounts."""
+        return people.ensure_local_person(self.db)
 
     @property
     def loading(self) -> dict[str, Any] | None:
@@ -146,6 +144,13 @@ class App:
         return self._ready(self._turns)
 
     @property
+    def queue(self) -> RatingQueue:
+        """Gives people items to rate."""
+        if self._queue is None:
+            raise LoadingError("The server is not started.")
+        return self._queue
+
+    @property
     def completions(self) -> Completions:
         """Starts completions that are not stored; LoadingError until the engine runs."""
         return self._ready(self._completions)
@@ -154,6 +159,11 @@ class App:
     def live(self) -> LiveVersion:
         """Moves the live version; LoadingError until the engine runs."""
         return self._ready(self._live)
+
+    @property
+    def duels(self) -> Duels:
+        """Says which versions answer a turn; LoadingError until the engine runs."""
+        return self._ready(self._duels)
 
     @property
     def supervisor(self) -> Supervisor:
@@ -177,6 +187,7 @@ class App:
             "live_version": self._engine.live_version if self._engine is not None else None,
             "loading": self.loading,
             "message": self.message,
+            "engine": self._engine.statistics() if self._engine is not None else None,
             "trainer": trainer_status(self.settings, self.db),
         }
 
@@ -190,9 +201,21 @@ class App:
             ConflictError: the live version has no reward model.
         """
         name = self.engine.live_version
-        folder = self._ready(self._verify)(name)
-        longest = self.settings.reward.max_tokens
-        return name, self.engine.score_replies(folder, messages, replies, longest)
+        return name, self._ready(self._rewards).score(name, messages, replies)
+
+    def explain_replies(
+        self, messages: Sequence[ChatMessage], replies: Sequence[str], version: str | None = None
+    ) -> tuple[str, ScoredReplies, TokenValues]:
+        """Score replies and value their tokens, by the live version or another one.
+
+        Raises:
+            LoadingError: the engine does not run yet.
+            NotFoundError: there is no such version.
+            ConflictError: the version has no reward model.
+        """
+        name = self.engine.live_version if version is None else version
+        versions.get_version(self.db, name)
+        return name, *self._ready(self._rewards).explain(name, messages, replies)
 
     def next_refit_in(self) -> int | None:
         """How many more rankings start the next round; None where only a request does."""
@@ -235,11 +258,18 @@ class App:
         except BaseException:
             engine.stop()
             raise
-        self._engine, self._live, self._verify = engine, live, opened.verify
+        self._engine, self._live = engine, live
+        share = self.settings.chat.duels
+        self._duels = Duels(self.db, live, lambda: engine.live_version, share)
+        longest = self.settings.reward.max_tokens
+        rewards = self._rewards = Rewards(engine, opened.verify, longest=longest)
         limits = self.settings.engine
         at_once = limits.active_turns + limits.queued_turns
-        self._turns = Turns(self.db, engine, concurrent_turns=at_once)
-        self._completions = Completions(engine, concurrent_requests=at_once)
+        resident = ResidentEngine(engine, live)
+        self._turns = Turns(self.db, resident, concurrent_turns=at_once, rewards=rewards)
+        self._completions = Completions(resident, concurrent_requests=at_once)
+        self._ahead = RepliesAhead(self.db, self.queue, self._turns, engine)
+        self._ahead.start()
         if self._with_trainer:
             supervisor = Supervisor(self.settings, self.db, on_new_version=live.poke)
             supervisor.start()
@@ -278,52 +308,9 @@ def build_app(
     return App(settings, with_trainer=with_trainer, open_engine=open_engine or open_real_engine)
 
 
-def open_real_engine(db: Database, settings: Settings, progress: Progress) -> Opened:
-    """Fetch and load the base model, publish the starter version, and build the engine."""
-    progress("Starting", 0.0)
-    # Imported here: torch takes seconds, and the page should be up before.
-    from chatrlhf.engine.engine import Engine as RealEngine
-    from chatrlhf.loop import publish
-    from chatrlhf.models import catalog
-    from chatrlhf.models.base_model import load_base_model
-    from chatrlhf.models.lora import LoraBank
-
-    model = settings.model
-    folder = catalog.ensure_local(catalog.find_source(model.name), progress)
-    progress("Loading the model", 0.0)
-    base = load_base_model(folder, quantization=model.quantization, device=model.device)
-    bank = LoraBank(base.model, model.lora_rank, model.lora_alpha)
-    progress("Publishing the first version", 0.0)
-    current = runs.current_run(db)
-    if current is None or current.state == "queued":  # else a trainer may be publishing just now
-        publish.remove_orphans(db, settings)
-    publish.publish_starter(db, settings, base, bank)
-    verify = partial(publish.verify_version, db, settings)
-    _refuse_another_base(db, verify, base.base_sha256)
-    engine = RealEngine(base, bank, settings.engine, model.context_tokens)
-    return Opened(engine, verify)
-
-
-def _refuse_another_base(db: Database, verify: Verify, base_sha256: str) -> None:
-    """Versions of another base are not broken: they must not end up in quarantine."""
-    live = versions.get_alias(db, "live")
-    if live is None:
-        return
-    try:
-        manifest = json.loads((verify(live) / "manifest.json").read_text(encoding="utf-8"))
-    except VersionError:
-        return  # broken indeed
-    made_for = manifest.get("base", {})
-    if made_for.get("sha256") != base_sha256:
-        raise ModelError(
-            f"The versions in this data folder belong to the model {made_for.get('name')!r}. Start "
-            f"with --model {made_for.get('name')}, or choose another folder with --data."
-        )
-
-
 def _fill_pool(db: Database) -> None:
     """Give an empty database the prompts that come with the program."""
-    if prompts.list_prompts(db, limit=1):
+    if not prompts.never_filled(db):
         return
     source = resources.files("chatrlhf").joinpath("data/prompts.jsonl")
     rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines() if line]

@@ -7,8 +7,9 @@ import threading
 import pytest
 from fake_engine import FakeEngine
 from fake_server import http_client, open_fake, wait_until_loaded
+from waiting import wait_for
 
-from chatrlhf.app import _refuse_another_base, build_app
+from chatrlhf.app import build_app
 from chatrlhf.errors import (
     ConflictError,
     DataFolderBusyError,
@@ -16,6 +17,7 @@ from chatrlhf.errors import (
     ModelError,
     UnknownModelError,
 )
+from chatrlhf.loop.open_engine import refuse_another_base
 from chatrlhf.settings import Settings
 from storage import conversations, prompts, versions
 from storage.database import open_database
@@ -142,8 +144,7 @@ def test_a_stop_interrupts_what_streams_and_frees_the_folder(settings):
             )
         )
         sender.start()
-        while not conversations.list_turns(app.db, conversation):
-            pass
+        wait_for(lambda: conversations.list_turns(app.db, conversation), 30.0)
         app.turns.stop(grace_seconds=0.0)
         sender.join(30)
     assert {reply["state"] for reply in answers[0].json()["replies"]} == {"interrupted"}
@@ -191,11 +192,11 @@ def test_versions_of_another_base_are_refused_and_not_quarantined(settings, tmp_
     (tmp_path / "manifest.json").write_text('{"base": {"name": "qwen3-4b", "sha256": "aa"}}')
     db = open_database(settings.database_path)
     versions.register_version(db, "v0", None, None, "", {}, "")
-    _refuse_another_base(db, lambda _name: tmp_path, "bb")  # nothing is live yet
+    refuse_another_base(db, lambda _name: tmp_path, "bb")  # nothing is live yet
     versions.set_alias(db, "live", "v0")
-    _refuse_another_base(db, lambda _name: tmp_path, "aa")
+    refuse_another_base(db, lambda _name: tmp_path, "aa")
     with pytest.raises(ModelError, match="--model qwen3-4b"):
-        _refuse_another_base(db, lambda _name: tmp_path, "bb")
+        refuse_another_base(db, lambda _name: tmp_path, "bb")
     assert versions.get_version(db, "v0").state == "ready"
     db.close()
 

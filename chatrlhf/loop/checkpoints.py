@@ -1,13 +1,12 @@
 """Checkpoints of a round: one file a stage, replaced atomically, ignored when it does not fit.
 
-A checkpoint names the round's dataset and base; a file of another dataset, another base, or
-one that does not parse counts as absent, and the stage starts again.
+A checkpoint names the round's dataset and base; a file of another dataset, another base, another
+format, or one that does not parse counts as absent, and the stage starts again.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from chatrlhf.flushing import flush
+
+_FORMAT = "2"  # of the values; raised when they change
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,13 @@ class Checkpoints:
             for key, tensor in part.items()
         }
         temporary = self._path(stage).with_suffix(".tmp")
-        metadata = {"identity": self.identity, "values": json.dumps(dict(values))}
+        metadata = {
+            "format": _FORMAT,
+            "identity": self.identity,
+            "values": json.dumps(dict(values)),
+        }
         save_file(tensors, temporary, metadata=metadata)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        flush(temporary)
         temporary.replace(self._path(stage))
 
     def load(self, stage: str) -> Checkpoint | None:
@@ -67,7 +73,8 @@ class Checkpoints:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("identity") != self.identity:
+                found = metadata.get("format"), metadata.get("identity")
+                if found != (_FORMAT, self.identity):
                     return None
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             return Checkpoint(tensors, json.loads(metadata["values"]))

@@ -5,14 +5,17 @@ Each gate says in words what it found. A failed gate keeps the old version live.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from chatrlhf.loop.intervals import Interval, bootstrap_interval, wilson_interval
+from chatrlhf.loop.sentences import Sentence, joined, say
 from chatrlhf.maths.ranking_loss import pair_accuracy
 from chatrlhf.training.reward_data import RankingExample, prompt_names
 from chatrlhf.training.reward_evaluation import RewardEvaluation
@@ -28,11 +31,26 @@ _NGRAM = 4
 
 @dataclass(frozen=True)
 class GateResult:
-    """One gate: its name, whether it passed, and a sentence with the numbers."""
+    """One gate: its name, whether it passed, and sentences with the numbers."""
 
     name: str
     passed: bool
-    text: str
+    sentences: tuple[Sentence, ...]
+
+    @property
+    def text(self) -> str:
+        """The sentences in English."""
+        return joined(self.sentences)
+
+    def as_json(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> GateResult:
+        """Take back what ``as_json`` gave."""
+        sentences = tuple(Sentence(**sentence) for sentence in fields["sentences"])
+        return cls(fields["name"], fields["passed"], sentences)
 
 
 @dataclass(frozen=True)
@@ -49,15 +67,30 @@ class Comparison:
         """Whether the new one is surely worse."""
         return self.difference.high < 0.0
 
-    def sentence(self) -> str:
+    def sentences(self) -> tuple[Sentence, ...]:
         """The numbers in words."""
-        verdict = "surely worse" if self.is_worse else "not surely worse"
-        return (
-            f"Of the {self.pairs} pairs that are newer than the live version's reward model, it "
-            f"orders {self.new_right} as you did, the old one {self.old_right}: {verdict} (95% "
-            f"interval of the difference {self.difference.low:+.0%} to "
-            f"{self.difference.high:+.0%})."
+        counts = say(
+            "Of the {pairs} pairs that are newer than the live version's reward model, it orders "
+            "{new} as you did, the old one {old}.",
+            pairs=self.pairs,
+            new=self.new_right,
+            old=self.old_right,
         )
+        low, high = f"{self.difference.low:+.0%}", f"{self.difference.high:+.0%}"
+        verdict = (
+            say(
+                "It is surely worse (95% interval of the difference {low} to {high}).",
+                low=low,
+                high=high,
+            )
+            if self.is_worse
+            else say(
+                "It is not surely worse (95% interval of the difference {low} to {high}).",
+                low=low,
+                high=high,
+            )
+        )
+        return counts, verdict
 
 
 @dataclass(frozen=True)
@@ -85,34 +118,35 @@ def reward_gate(
     """
     name = "reward model"
     if evaluation.pairs == 0:
-        return GateResult(
-            name=name,
-            passed=False,
-            text="The reward model could not be checked: no held-out ranking orders two "
-            "replies. Rank more prompts.",
+        unchecked = say(
+            "The reward model could not be checked: no held-out ranking orders two replies. Rank "
+            "more prompts."
         )
+        return GateResult(name, passed=False, sentences=(unchecked,))
     _, low, high = wilson_interval(
         evaluation.accuracy * evaluation.effective_pairs, evaluation.effective_pairs
     )
-    text = (
-        f"On prompts it was not fitted on, the reward model orders {evaluation.right} of "
-        f"{evaluation.pairs} pairs as you did ({evaluation.accuracy:.0%}, 95% interval "
-        f"{low:.0%}-{high:.0%}; its odds are off by {evaluation.calibration_error:.0%} on average)"
+    measured = say(
+        "On prompts it was not fitted on, the reward model orders {right} of {pairs} pairs as you "
+        "did ({share}, 95% interval {low}-{high}; its odds are off by {error} on average).",
+        right=evaluation.right,
+        pairs=evaluation.pairs,
+        share=f"{evaluation.accuracy:.0%}",
+        low=f"{low:.0%}",
+        high=f"{high:.0%}",
+        error=f"{evaluation.calibration_error:.0%}",
     )
     if low <= 0.5:
-        text += (
-            ": not surely better than chance, so nothing is trained against it or promoted. "
+        verdict = say(
+            "That is not surely better than chance, so nothing is trained against it or promoted. "
             "More rankings make it better."
         )
-        return GateResult(name=name, passed=False, text=text)
-    text += ": better than chance."
+        return GateResult(name, passed=False, sentences=(measured, verdict))
+    better = say("That is better than chance.")
     if against_incumbent is None:
-        return GateResult(name=name, passed=True, text=text)
-    return GateResult(
-        name=name,
-        passed=not against_incumbent.is_worse,
-        text=f"{text} {against_incumbent.sentence()}",
-    )
+        return GateResult(name, passed=True, sentences=(measured, better))
+    passed = not against_incumbent.is_worse
+    return GateResult(name, passed, (measured, better, *against_incumbent.sentences()))
 
 
 def compare(
@@ -143,16 +177,24 @@ def compare(
     return Comparison(new_right, old_right, pairs, difference)
 
 
-def length_note(evaluation: RewardEvaluation) -> str | None:
+def length_note(evaluation: RewardEvaluation) -> Sentence | None:
     """A sentence when the scores mostly follow the length of the reply; it is for the person."""
     correlation = evaluation.length_correlation
     if abs(correlation) < FOLLOWS_LENGTH:
         return None
-    liked = "longer" if correlation > 0 else "shorter"
-    return (
-        f"Your rankings mostly follow length: the reward model scores {liked} replies higher "
-        f"(correlation {correlation:+.2f}). If that is not what you mean, rank replies of similar "
-        "length too."
+    measured = f"{correlation:+.2f}"
+    if correlation > 0:
+        return say(
+            "Your rankings mostly follow length: the reward model scores longer replies higher "
+            "(correlation {correlation}). If that is not what you mean, rank replies of similar "
+            "length too.",
+            correlation=measured,
+        )
+    return say(
+        "Your rankings mostly follow length: the reward model scores shorter replies higher "
+        "(correlation {correlation}). If that is not what you mean, rank replies of similar "
+        "length too.",
+        correlation=measured,
     )
 
 
@@ -160,45 +202,51 @@ def policy_gates(
     candidate: Canary, parent: Canary, kl: float, kl_budget: float
 ) -> list[GateResult]:
     """Gates of a policy against its parent on the same held-out prompts."""
+    reward = say(
+        "Mean score on held-out prompts {before} -> {after}.",
+        before=f"{parent.score:+.2f}",
+        after=f"{candidate.score:+.2f}",
+    )
+    distance = say(
+        "Distance from the parent {kl} nats a reply; the budget is {budget}.",
+        kl=f"{kl:.1f}",
+        budget=f"{kl_budget:g}",
+    )
+    repetition = say(
+        "Repeated phrases {before} -> {after} (at most {most} more).",
+        **_shares(parent.repetition, candidate.repetition, MOST_REPETITION),
+    )
+    endings = say(
+        "Replies that end by themselves {before} -> {after} (at most {most} fewer).",
+        **_shares(parent.finished, candidate.finished, MOST_END_LOSS),
+    )
+    empty = say(
+        "Empty replies {before} -> {after} (at most {most} more).",
+        **_shares(parent.empty, candidate.empty, MOST_EMPTY),
+    )
+    repeats_little = candidate.repetition <= parent.repetition + MOST_REPETITION
+    ends_often = candidate.finished >= parent.finished - MOST_END_LOSS
     return [
-        GateResult(
-            "reward",
-            candidate.score > parent.score,
-            f"Mean score on held-out prompts {parent.score:+.2f} -> {candidate.score:+.2f}.",
-        ),
-        GateResult(
-            "KL budget",
-            kl <= kl_budget,
-            f"Distance from the parent {kl:.1f} nats a reply; the budget is {kl_budget:g}.",
-        ),
-        GateResult(
-            "repetition",
-            candidate.repetition <= parent.repetition + MOST_REPETITION,
-            f"Repeated phrases {parent.repetition:.0%} -> {candidate.repetition:.0%} "
-            f"(at most {MOST_REPETITION:.0%} more).",
-        ),
-        GateResult(
-            "endings",
-            candidate.finished >= parent.finished - MOST_END_LOSS,
-            f"Replies that end by themselves {parent.finished:.0%} -> {candidate.finished:.0%} "
-            f"(at most {MOST_END_LOSS:.0%} fewer).",
-        ),
-        GateResult(
-            "empty replies",
-            candidate.empty <= parent.empty + MOST_EMPTY,
-            f"Empty replies {parent.empty:.0%} -> {candidate.empty:.0%} "
-            f"(at most {MOST_EMPTY:.0%} more).",
-        ),
+        GateResult("reward", candidate.score > parent.score, (reward,)),
+        GateResult("KL budget", kl <= kl_budget, (distance,)),
+        GateResult("repetition", repeats_little, (repetition,)),
+        GateResult("endings", ends_often, (endings,)),
+        GateResult("empty replies", candidate.empty <= parent.empty + MOST_EMPTY, (empty,)),
     ]
+
+
+def _shares(before: float, after: float, most: float) -> dict[str, str]:
+    return {"before": f"{before:.0%}", "after": f"{after:.0%}", "most": f"{most:.0%}"}
 
 
 def demonstration_gate(before: float, after: float) -> GateResult:
     """SFT alone: held-out demonstrations must not have become less likely."""
-    return GateResult(
-        "demonstrations",
-        after <= before,
-        f"Loss on demonstrations {before:.3f} -> {after:.3f} nats per token.",
+    loss = say(
+        "Loss on demonstrations {before} -> {after} nats per token.",
+        before=f"{before:.3f}",
+        after=f"{after:.3f}",
     )
+    return GateResult("demonstrations", after <= before, (loss,))
 
 
 def measure(rollout: Rollout, scores: Tensor, spread: Tensor) -> Canary:

@@ -55,13 +55,25 @@ class Incumbent:
         theirs = [judged[place] for place in fresh]
         if len({one.prompt_key for one in theirs}) < gates.LEAST_COMPARED_PROMPTS:
             return None
+        old = self.scores(base, bank, theirs)
+        if old is None:
+            return None
+        return gates.compare(theirs, [scores[place] for place in fresh], old)
+
+    def scores(
+        self, base: BaseModel, bank: LoraBank, examples: Sequence[RankingExample]
+    ) -> list[Tensor] | None:
+        """What its ranking term says of each ranking's replies, (K,) each; None without that term.
+
+        Raises:
+            VersionError: its tensors do not fit.
+        """
         terms = RewardTerms.from_state(self.component.head, base.hidden_size)
         term = terms.terms.get(RANKING)
         if term is None or term.heads is None:
             return None
         heads = Heads(terms.scale, term.heads)
-        old = [heads.scores(own) for own in self._features(base, bank, theirs)]
-        return gates.compare(theirs, [scores[place] for place in fresh], old)
+        return [heads.scores(own) for own in self._features(base, bank, examples)]
 
     def _features(
         self, base: BaseModel, bank: LoraBank, examples: Sequence[RankingExample]

@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from chatrlhf.errors import ChatRLHFError, ConflictError, ModelError, VersionError
+from chatrlhf.errors import ConflictError, ModelError, VersionError
+from chatrlhf.loop.background import BackgroundLoop
 from chatrlhf.loop.ports import VersionedEngine
 from storage import runs, versions
 from storage.database import Database
@@ -41,12 +42,9 @@ class LiveVersion:
         self._db = db
         self._engine = engine
         self._verify = verify
-        self._poll_seconds = poll_seconds
         self._serving: str | None = None
         self._lock = threading.RLock()
-        self._woken = threading.Event()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._watch, name="live-version", daemon=True)
+        self._loop = BackgroundLoop("live-version", self._look, poll_seconds)
 
     def start(self) -> None:
         """Serve the alias' version, or another good one, and watch from then on.
@@ -55,18 +53,15 @@ class LiveVersion:
             ModelError: no version can be loaded.
         """
         self.follow_alias()
-        self._thread.start()
+        self._loop.start()
 
     def stop(self) -> None:
         """Stop watching."""
-        self._stopping = True
-        self._woken.set()
-        if self._thread.is_alive():
-            self._thread.join(10.0)
+        self._loop.stop()
 
     def poke(self) -> None:
         """Look at the alias now instead of at the next poll."""
-        self._woken.set()
+        self._loop.poke()
 
     def follow_alias(self) -> None:
         """Bring the engine to the version that the alias names.
@@ -136,18 +131,9 @@ class LiveVersion:
             self.follow_alias()
             return str(self._serving)
 
-    def _watch(self) -> None:
-        while not self._stopping:
-            self._woken.wait(self._poll_seconds)
-            self._woken.clear()
-            if self._stopping:
-                return
-            try:
-                self.follow_alias()
-            except ChatRLHFError as error:
-                logger.warning("the live version cannot be changed now: %s", error)
-            except Exception:
-                logger.exception("the live version cannot be changed now")
+    def _look(self) -> bool:
+        self.follow_alias()
+        return False
 
     def _quarantine(self, name: str, run_id: int | None, error: VersionError) -> None:
         now_live = versions.quarantine(self._db, name, str(error))

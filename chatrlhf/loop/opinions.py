@@ -2,7 +2,8 @@
 
 A ranking says something about the label ``bad`` too. Who calls all replies of a turn bad says so
 of each; who orders them instead, although all could have been called bad, holds the best-ranked
-ones for acceptable. What the same person says of a reply by the label itself goes before both.
+ones for acceptable, but not in imported data sets, where nobody was asked. What the same person
+says of a reply by the label itself goes before both.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 
+from chatrlhf.loop.sentences import Sentence, say
 from storage.records import LabelledReply, RankedTurn
 
 BAD = "bad"
@@ -31,7 +33,8 @@ def label_shares(
     said: dict[str, dict[int, dict[int, bool]]] = defaultdict(lambda: defaultdict(dict))
     for turn in turns:
         for reply_id, rank in zip(turn.reply_ids, turn.ranks, strict=True):
-            if turn.all_bad or (orders(turn) and rank == 1):
+            accepted = orders(turn) and rank == 1 and not turn.imported
+            if turn.all_bad or accepted:
                 said[BAD][reply_id][turn.person_id] = turn.all_bad
     for label in itertools.chain.from_iterable(reply.labels for reply in labelled):
         said[label.label][label.reply_id][label.person_id] = label.value
@@ -59,9 +62,12 @@ def agreement(turns: Sequence[RankedTurn]) -> tuple[int, int]:
     return alike, both
 
 
-def agreement_text(alike: int, both: int) -> str:
+def agreement_sentence(alike: int, both: int) -> Sentence:
     """What ``agreement`` found, in words; ``both`` is at least 1."""
-    return (
-        f"Where several people ranked the same replies, they agree on {alike} of {both} pairs "
-        f"({alike / both:.0%}); no reward model can agree with all of them."
+    return say(
+        "Where several people ranked the same replies, they agree on {alike} of {pairs} pairs "
+        "({share}); no reward model can agree with all of them.",
+        alike=alike,
+        pairs=both,
+        share=f"{alike / both:.0%}",
     )

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from chatrlhf.engine.requests import ChatMessage, EngineEvent, ReplyRequest, ScoredReplies
+from chatrlhf.engine.requests import (
+    ChatMessage,
+    EngineEvent,
+    ReplyRequest,
+    ScoredReplies,
+    TokenValues,
+)
 
 
 class ReplyStream(Protocol):
@@ -50,10 +56,23 @@ class ScoringEngine(Protocol):
     def live_version(self) -> str:
         """Name of the version that new requests get."""
 
+    def check_scoring(self, folder: Path) -> None:
+        """Read a version's reward model ahead; ConflictError when it has none."""
+
     def score_replies(
-        self, folder: Path, messages: Sequence[ChatMessage], replies: Sequence[str], longest: int
+        self,
+        folder: Path,
+        messages: Sequence[ChatMessage],
+        replies: Sequence[str],
+        longest: int,
+        finished: Sequence[bool] | None = None,
     ) -> ScoredReplies:
         """Score replies by a version's reward model; ConflictError when it has none."""
+
+    def token_values(
+        self, folder: Path, messages: Sequence[ChatMessage], replies: Sequence[str], longest: int
+    ) -> TokenValues:
+        """What a version's critic expects after each token; ConflictError when it has none."""
 
 
 class Engine(ReplyEngine, VersionedEngine, ScoringEngine, Protocol):
@@ -64,3 +83,6 @@ class Engine(ReplyEngine, VersionedEngine, ScoringEngine, Protocol):
 
     def stop(self) -> None:
         """End it; running requests are interrupted."""
+
+    def statistics(self) -> dict[str, Any]:
+        """Numbers for people: requests, speed, versions, memory."""

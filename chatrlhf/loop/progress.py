@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from chatrlhf.errors import RoundError
+from chatrlhf.loop.sentences import Sentence, joined
 from storage import run_log, runs
 from storage.database import Database
 from storage.records import Metric, Run, Sample
@@ -74,9 +75,10 @@ class RunProgress:
         ]
         run_log.add_samples(self.db, self.run.id, self.run.fence, samples)
 
-    def event(self, kind: str, text: str) -> None:
-        """Add a sentence to the timeline; ``kind``: info, gate_passed, gate_failed, error."""
-        run_log.add_event(self.db, self.run.id, kind, text)
+    def event(self, kind: str, *sentences: Sentence) -> None:
+        """Add to the timeline; ``kind``: info, gate_passed, gate_failed, error."""
+        data = {"sentences": [sentence.as_json() for sentence in sentences]}
+        run_log.add_event(self.db, self.run.id, kind, joined(sentences), data)
 
     def _beat(self, step: int, steps: int, eta: float | None, message: str) -> None:
         self._last_beat = time.monotonic()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from chatrlhf.errors import ConflictError, NotFoundError
 from storage import conversations
 from storage.database import Database
-from storage.records import FinishReason, ReplyState
+from storage.records import Chosen, FinishReason, ReplyState
 
 logger = logging.getLogger(__name__)
 
@@ -26,13 +26,14 @@ _STATE_OF: dict[FinishReason, ReplyState] = {
 
 @dataclass(frozen=True)
 class ReplyEnd:
-    """How a reply ended."""
+    """How a reply ended, and why it is shown where it was chosen among several."""
 
     reply_id: int
     text: str
     finish_reason: FinishReason
     token_ids: Sequence[int] = ()
     logprobs: Sequence[float] = ()
+    chosen: Chosen | None = None
 
 
 class ReplySaver:
@@ -69,6 +70,7 @@ class ReplySaver:
                 logprobs=end.logprobs,
                 finish_reason=end.finish_reason,
                 state=_STATE_OF[end.finish_reason],
+                chosen=end.chosen,
             )
         except (NotFoundError, ConflictError) as error:
             # Its conversation was erased meanwhile, or it has been ended: nothing to store.

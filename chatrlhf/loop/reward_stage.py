@@ -21,8 +21,9 @@ from chatrlhf.loop.datasets import RoundData
 from chatrlhf.loop.gates import Comparison, GateResult
 from chatrlhf.loop.incumbent import Incumbent
 from chatrlhf.loop.label_terms import tell_label, usable_labels
-from chatrlhf.loop.opinions import agreement_text
+from chatrlhf.loop.opinions import agreement_sentence
 from chatrlhf.loop.progress import RunProgress
+from chatrlhf.loop.sentences import say
 from chatrlhf.models.adapter_files import REWARD
 from chatrlhf.models.base_model import BaseModel
 from chatrlhf.models.lora import LoraBank
@@ -102,7 +103,7 @@ class RewardStage:
             self.checkpoints.save(
                 REWARD,
                 {"lora": self.bank.state_of(REWARD), "terms": result.reward.terms.state()},
-                {"gate": dataclasses.asdict(result.gate), "metrics": result.metrics},
+                {"gate": result.gate.as_json(), "metrics": result.metrics},
             )
         return result
 
@@ -112,8 +113,13 @@ class RewardStage:
         count, prompts = len(self.data.rankings), self.data.ranked_prompts
         if self._weight(RANKING) and (count < needed or prompts < 2):
             raise RoundSkippedError(
-                f"There are {count} rankings that order replies, of {prompts} prompts; the reward "
-                f"model needs {needed}, of at least two prompts. Rank more replies."
+                say(
+                    "There are {count} rankings that order replies, of {prompts} prompts; the "
+                    "reward model needs {needed}, of at least two prompts. Rank more replies.",
+                    count=count,
+                    prompts=prompts,
+                    needed=needed,
+                )
             )
 
     # Fitting
@@ -133,11 +139,8 @@ class RewardStage:
         scale = FeatureScale.of(torch.cat(rows) if rows else torch.zeros(2, width))
         terms: dict[str, Term] = {}
         metrics: dict[str, Any] = {}
-        gate = GateResult(
-            "reward model",
-            passed=True,
-            text="The reward is taken as it is given: rankings are no part of it.",
-        )
+        given = say("The reward is taken as it is given: rankings are no part of it.")
+        gate = GateResult("reward model", passed=True, sentences=(given,))
         if ranking is not None:
             heads = self._heads(ranking, scale)
             terms[RANKING] = Term.linear(self._weight(RANKING), heads.weights)
@@ -157,8 +160,10 @@ class RewardStage:
             terms[CLASSIFIER] = Term.external(self._weight(CLASSIFIER))
         if not terms:
             raise RoundSkippedError(
-                "No term of the reward can be used yet. Label or rank more replies, or set "
-                "reward.classifier."
+                say(
+                    "No term of the reward can be used yet. Label or rank more replies, or set "
+                    "reward.classifier."
+                )
             )
         fitted = RewardTerms(scale, terms, self.settings.reward.spread_penalty)
         reward = Reward(model, fitted, classifier)
@@ -168,7 +173,7 @@ class RewardStage:
     def _fit_ranking(self, model: RewardModel) -> _RankingFit:
         settings, seed, examples = self.settings.reward, self._seed, self.data.rankings
         if self.data.agreement[1]:
-            self.progress.event("info", agreement_text(*self.data.agreement))
+            self.progress.event("info", agreement_sentence(*self.data.agreement))
 
         def on_step(step: int, steps: int) -> None:
             self.progress.step(step, steps, "Reading the ranked replies")
@@ -201,16 +206,26 @@ class RewardStage:
             self._seed,
             on_step,
         )
-        losses = f"held-out loss {trial.frozen.loss:.3f} -> {trial.trained.loss:.3f}"
+        before, after = f"{trial.frozen.loss:.3f}", f"{trial.trained.loss:.3f}"
         if trial.helped:
-            self.progress.event("info", f"A reward adapter was trained: {losses}.")
+            trained = say(
+                "A reward adapter was trained: held-out loss {before} -> {after}.",
+                before=before,
+                after=after,
+            )
+            self.progress.event("info", trained)
             return _RankingFit(
                 trial.features, frozen.ridge, trial.trained, trial.examples, trial.scores
             )
         self.bank.copy(START, REWARD)
         self.progress.event(
             "info",
-            f"Training the reward adapter did not help ({losses}), so the head alone is used.",
+            say(
+                "Training the reward adapter did not help (held-out loss {before} -> {after}), so "
+                "the head alone is used.",
+                before=before,
+                after=after,
+            ),
         )
         return frozen
 
@@ -220,9 +235,10 @@ class RewardStage:
                 self.base, self.bank, self.data.rankings, ranking.judged, ranking.scores
             )
         except VersionError as error:
-            self.progress.event(
-                "info", f"The live version's reward model cannot be compared: {error}"
+            told = say(
+                "The live version's reward model cannot be compared: {error}", error=str(error)
             )
+            self.progress.event("info", told)
             return None
 
     def _heads(self, ranking: _RankingFit, scale: FeatureScale) -> Heads:
@@ -247,8 +263,12 @@ class RewardStage:
         )
         self.progress.event(
             "info",
-            f"The classifier {settings.classifier} scores replies by its label "
-            f'"{settings.classifier_label}" with weight {self._weight(CLASSIFIER):g}.',
+            say(
+                'The classifier {name} scores replies by its label "{label}" with weight {weight}.',
+                name=settings.classifier,
+                label=settings.classifier_label,
+                weight=f"{self._weight(CLASSIFIER):g}",
+            ),
         )
         return found
 
@@ -282,7 +302,9 @@ class RewardStage:
         self.bank.load_state(REWARD, saved.part("lora"))
         terms = RewardTerms.from_state(saved.part("terms"), self.base.hidden_size)
         reward = Reward(self._model(), terms, self._classifier())
-        return RewardResult(reward, GateResult(**saved.values["gate"]), saved.values["metrics"])
+        return RewardResult(
+            reward, GateResult.from_json(saved.values["gate"]), saved.values["metrics"]
+        )
 
     def _model(self) -> RewardModel:
         return RewardModel(self.base, self.bank, REWARD, ScalarHead(self.base.hidden_size))

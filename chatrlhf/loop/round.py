@@ -25,7 +25,8 @@ from chatrlhf.loop.gates import GateResult
 from chatrlhf.loop.incumbent import Incumbent
 from chatrlhf.loop.progress import RunProgress, ScoredText
 from chatrlhf.loop.reward_stage import START, RewardStage
-from chatrlhf.models.adapter_files import POLICY, REWARD, Component
+from chatrlhf.loop.sentences import Sentence, joined, say
+from chatrlhf.models.adapter_files import POLICY, REWARD, VALUE, Component
 from chatrlhf.models.base_model import BaseModel
 from chatrlhf.models.lora import LoraBank
 from chatrlhf.models.policy import Policy
@@ -39,7 +40,6 @@ from chatrlhf.training.rollout import Rollout, collect_rollout
 from chatrlhf.training.row_limit import RowLimit
 from chatrlhf.training.sft import SftStep, fit_demonstrations, mean_token_loss
 
-VALUE = "value"
 CHECKPOINT_EVERY = 4
 SAMPLES_SHOWN = 4
 REFERENCE_SAMPLES = 32
@@ -49,9 +49,14 @@ REFERENCE_SAMPLES = 32
 class RoundOutcome:
     """What a round leads to. ``components`` is empty when nothing may go live."""
 
-    message: str
+    sentences: tuple[Sentence, ...]
     components: dict[str, Component]
     metrics: dict[str, Any]
+
+    @property
+    def message(self) -> str:
+        """The sentences in English."""
+        return joined(self.sentences)
 
     @property
     def promoted(self) -> bool:
@@ -94,11 +99,12 @@ class Round:
             return self._sft_outcome(metrics, tuned=tuned)
         reward_model, gate = self._reward(metrics)
         if not gate.passed:
-            return RoundOutcome(gate.text, {}, metrics)
+            return RoundOutcome(gate.sentences, {}, metrics)
         if "ppo" not in self.stages:
-            return RoundOutcome(f"{gate.text} Nothing else was asked for.", {}, metrics)
-        self._ppo(reward_model)
-        return self._policy_outcome(reward_model, metrics)
+            nothing_else = say("Nothing else was asked for.")
+            return RoundOutcome((*gate.sentences, nothing_else), {}, metrics)
+        critic = self._ppo(reward_model)
+        return self._policy_outcome(reward_model, critic, metrics)
 
     # SFT
 
@@ -132,20 +138,24 @@ class Round:
         loss = metrics["sft_loss"]
         self.progress.event(
             "info",
-            f"Learned {len(self.data.demonstrations)} demonstrations: loss "
-            f"{loss['before']:.3f} -> {loss['after']:.3f} nats per token.",
+            say(
+                "Learned {count} demonstrations: loss {before} -> {after} nats per token.",
+                count=len(self.data.demonstrations),
+                before=f"{loss['before']:.3f}",
+                after=f"{loss['after']:.3f}",
+            ),
         )
         return True
 
     def _sft_outcome(self, metrics: dict[str, Any], *, tuned: bool) -> RoundOutcome:
         if not tuned:
             raise RoundSkippedError(
-                "There are no demonstrations yet. Write a better reply with E in the chat."
+                say("There are no demonstrations yet. Write a better reply with E in the chat.")
             )
         gate = gates.demonstration_gate(metrics["sft_loss"]["before"], metrics["sft_loss"]["after"])
         self._tell(gate)
         components = {POLICY: Component(self.bank.state_of(POLICY))} if gate.passed else {}
-        return RoundOutcome(gate.text, components, metrics)
+        return RoundOutcome(gate.sentences, components, metrics)
 
     # Reward model
 
@@ -172,7 +182,8 @@ class Round:
 
     # PPO
 
-    def _ppo(self, reward_model: Reward) -> None:
+    def _ppo(self, reward_model: Reward) -> ScalarHead:
+        """Train the policy; returns the head of its critic."""
         self.bank.copy(START, POLICY)
         self.bank.copy(REWARD, VALUE)
         value_head = ScalarHead(self.base.hidden_size)
@@ -189,7 +200,9 @@ class Round:
         saved = self.checkpoints.load("ppo")
         if saved is not None:
             trainer.restore({part: saved.part(part) for part in PPO_PARTS}, saved.values)
-            self.progress.event("info", f"PPO goes on at iteration {trainer.step + 1}.")
+            self.progress.event(
+                "info", say("PPO goes on at iteration {iteration}.", iteration=trainer.step + 1)
+            )
         self.progress.stage("ppo", settings.iterations, trainer.step)
         while trainer.step < settings.iterations:
             prompts = self._draw(self.data.prompts, settings.batch_size, f"ppo/{trainer.step}")
@@ -203,8 +216,11 @@ class Round:
                 settings.iterations,
                 f"PPO score {stats.score:+.2f}, KL {stats.kl:.1f}, {stats.reply_tokens:.0f} tokens",
             )
+        return value_head
 
-    def _policy_outcome(self, reward_model: Reward, metrics: dict[str, Any]) -> RoundOutcome:
+    def _policy_outcome(
+        self, reward_model: Reward, critic: ScalarHead, metrics: dict[str, Any]
+    ) -> RoundOutcome:
         prompts = self.data.gate_prompts or self.data.prompts[: self.settings.round.gate_prompts]
         self.progress.stage("gates", 2)
         canaries = []
@@ -220,8 +236,8 @@ class Round:
             self._tell(result)
         self.progress.metrics(0, dataclasses.asdict(parent))
         self.progress.metrics(1, {**dataclasses.asdict(candidate), "kl": kl})
-        if words := verdicts.gaming(parent, candidate):
-            self.progress.event("info", words)
+        if signs := verdicts.gaming(parent, candidate):
+            self.progress.event("info", *signs)
         metrics["gates"] = {
             "parent": dataclasses.asdict(parent),
             "candidate": dataclasses.asdict(candidate),
@@ -230,14 +246,21 @@ class Round:
         failed = [result for result in results if not result.passed]
         if failed:
             names = ", ".join(result.name for result in failed)
-            text = f"Not promoted, because of {names}: {' '.join(r.text for r in failed)}"
-            return RoundOutcome(text, {}, metrics)
+            why = say("Not promoted, because of {gates}:", gates=names)
+            found = [sentence for result in failed for sentence in result.sentences]
+            return RoundOutcome((why, *found), {}, metrics)
         components = {
             POLICY: Component(self.bank.state_of(POLICY)),
             REWARD: Component(self.bank.state_of(REWARD), reward_model.terms.state()),
+            VALUE: Component(self.bank.state_of(VALUE), critic.state()),
         }
-        text = f"Mean score {parent.score:+.2f} -> {candidate.score:+.2f} at {kl:.1f} nats."
-        return RoundOutcome(text, components, metrics)
+        rose = say(
+            "Mean score {before} -> {after} at {kl} nats.",
+            before=f"{parent.score:+.2f}",
+            after=f"{candidate.score:+.2f}",
+            kl=f"{kl:.1f}",
+        )
+        return RoundOutcome((rose,), components, metrics)
 
     # Tools
 
@@ -251,17 +274,21 @@ class Round:
         return RowLimit(self.settings.round.micro_batch)
 
     def _tell(self, gate: GateResult) -> None:
-        kind = "gate_passed" if gate.passed else "gate_failed"
-        prefix = "" if gate.passed else "Not promoted: "
-        self.progress.event(kind, f"{prefix}{gate.text}")
+        if gate.passed:
+            self.progress.event("gate_passed", *gate.sentences)
+        else:
+            self.progress.event("gate_failed", say("Not promoted:"), *gate.sentences)
 
     def _draw(self, prompts: Sequence[Tokens], count: int, purpose: str) -> list[Tokens]:
         """Prompts for one purpose: each at most once as long as there are enough."""
         if not prompts:
             room = self.settings.reward.max_tokens - self.settings.ppo.max_new_tokens
             raise RoundSkippedError(
-                f"There is no prompt to answer: none has at most {room} tokens, which is "
-                "reward.max_tokens less ppo.max_new_tokens. Raise the one or lower the other."
+                say(
+                    "There is no prompt to answer: none has at most {room} tokens, which is "
+                    "reward.max_tokens less ppo.max_new_tokens. Raise the one or lower the other.",
+                    room=room,
+                )
             )
         return draw_prompts(prompts, count, f"{self._seed}/{purpose}")
 

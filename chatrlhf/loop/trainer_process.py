@@ -51,8 +51,15 @@ def settings_environment(settings: Settings) -> dict[str, str]:
             for field in dataclasses.fields(values):
                 name = f"CHATRLHF_{group.name}_{field.name}".upper()
                 value = getattr(values, field.name)
-                variables[name] = json.dumps(value) if isinstance(value, dict) else str(value)
+                variables[name] = _as_text(value)
     return variables
+
+
+def _as_text(value: object) -> str:
+    """A setting as the environment holds it."""
+    if isinstance(value, dict):
+        return json.dumps(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 class TrainerProcess:

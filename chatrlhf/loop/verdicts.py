@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from chatrlhf.loop.gates import Canary
+from chatrlhf.loop.sentences import Sentence, say
 
 # Rounds in a row, and the gain (in deviations of the reward) below which one did not help.
 CONVERGED_ROUNDS = 3
@@ -18,41 +19,65 @@ _MORE_REPETITION = 0.05
 _FEWER_ENDINGS = 0.05
 
 
-def gaming(parent: Canary, candidate: Canary) -> str | None:
-    """A sentence when the score rose and something else moved that a rater may not want.
+def gaming(parent: Canary, candidate: Canary) -> tuple[Sentence, ...]:
+    """What to say when the score rose and something else moved that a rater may not want.
 
     A reward model is gamed where the policy finds what it scores high and people do not (Gao et al.
     2022, "Scaling Laws for Reward Model Overoptimization"). From inside it shows as replies unlike
     those that were ranked.
     """
-    if candidate.score <= parent.score:
-        return None
-    signs = []
-    before, after = max(parent.reply_tokens, 1.0), max(candidate.reply_tokens, 1.0)
-    if max(before / after, after / before) >= _LENGTH_FACTOR:
-        signs.append(f"replies went from {before:.0f} to {after:.0f} tokens")
-    if candidate.repetition > parent.repetition + _MORE_REPETITION:
-        signs.append(
-            f"repeated phrases went from {parent.repetition:.0%} to {candidate.repetition:.0%}"
-        )
-    if candidate.finished < parent.finished - _FEWER_ENDINGS:
-        signs.append(
-            f"replies that end by themselves went from {parent.finished:.0%} to "
-            f"{candidate.finished:.0%}"
-        )
-    if parent.spread > 0.0 and candidate.spread > _SPREAD_FACTOR * parent.spread:
-        signs.append(
-            f"the reward model is less sure (spread {parent.spread:.2f} to {candidate.spread:.2f})"
-        )
-    if not signs:
-        return None
+    signs = _signs(parent, candidate)
+    if candidate.score <= parent.score or not signs:
+        return ()
     return (
-        f"The score rose while {_listed(signs)}. If that is not what you want, the reward is being "
-        "gamed: read the samples, roll back, and rank such replies."
+        say("The score rose, and something else with it."),
+        *signs,
+        say(
+            "If that is not what you want, the reward is being gamed: read the samples, roll back, "
+            "and rank such replies."
+        ),
     )
 
 
-def convergence(gains: Sequence[float]) -> str | None:
+def _signs(parent: Canary, candidate: Canary) -> list[Sentence]:
+    signs = []
+    before, after = max(parent.reply_tokens, 1.0), max(candidate.reply_tokens, 1.0)
+    if max(before / after, after / before) >= _LENGTH_FACTOR:
+        signs.append(
+            say(
+                "Replies went from {before} to {after} tokens.",
+                before=f"{before:.0f}",
+                after=f"{after:.0f}",
+            )
+        )
+    if candidate.repetition > parent.repetition + _MORE_REPETITION:
+        signs.append(
+            say(
+                "Repeated phrases went from {before} to {after}.",
+                before=f"{parent.repetition:.0%}",
+                after=f"{candidate.repetition:.0%}",
+            )
+        )
+    if candidate.finished < parent.finished - _FEWER_ENDINGS:
+        signs.append(
+            say(
+                "Replies that end by themselves went from {before} to {after}.",
+                before=f"{parent.finished:.0%}",
+                after=f"{candidate.finished:.0%}",
+            )
+        )
+    if parent.spread > 0.0 and candidate.spread > _SPREAD_FACTOR * parent.spread:
+        signs.append(
+            say(
+                "The reward model is less sure (spread {before} to {after}).",
+                before=f"{parent.spread:.2f}",
+                after=f"{candidate.spread:.2f}",
+            )
+        )
+    return signs
+
+
+def convergence(gains: Sequence[float]) -> Sentence | None:
     """A sentence when the newest rounds no longer improved the score.
 
     Args:
@@ -63,12 +88,9 @@ def convergence(gains: Sequence[float]) -> str | None:
     if len(newest) < CONVERGED_ROUNDS or max(newest) >= LEAST_GAIN:
         return None
     told = ", ".join(f"{gain:+.2f}" for gain in newest)
-    return (
-        f"The last {CONVERGED_ROUNDS} rounds changed the score by {told}: they no longer improve. "
-        "Rankings of other prompts, or demonstrations, take it further than more rounds."
+    return say(
+        "The last {rounds} rounds changed the score by {gains}: they no longer improve. "
+        "Rankings of other prompts, or demonstrations, take it further than more rounds.",
+        rounds=CONVERGED_ROUNDS,
+        gains=told,
     )
-
-
-def _listed(signs: Sequence[str]) -> str:
-    *first, last = signs
-    return f"{', '.join(first)} and {last}" if first else last

@@ -16,21 +16,24 @@ import psutil
 import torch
 from pydantic import TypeAdapter
 
-from chatrlhf.errors import ChatRLHFError, ConflictError, RoundSkippedError
+from chatrlhf.errors import ChatRLHFError, ConflictError, RoundSkippedError, VersionError
 from chatrlhf.loop.checkpoints import Checkpoints
-from chatrlhf.loop.datasets import load_round_data
+from chatrlhf.loop.datasets import RoundData, load_round_data
+from chatrlhf.loop.foretelling import foretell, foretelling_sentence
 from chatrlhf.loop.incumbent import Incumbent
 from chatrlhf.loop.progress import LeaseLostError, RunProgress
 from chatrlhf.loop.publish import base_fields, publish_round, publish_starter, verify_version
 from chatrlhf.loop.round import Round
+from chatrlhf.loop.sentences import as_it_is, joined, say
 from chatrlhf.loop.trainer_state import crashes_of
 from chatrlhf.loop.verdicts import convergence
 from chatrlhf.models.adapter_files import REWARD, AdapterFiles, AdapterShape, read_version
-from chatrlhf.models.base_model import load_base_model
+from chatrlhf.models.base_model import BaseModel, load_base_model
 from chatrlhf.models.catalog import ensure_local, find_source
 from chatrlhf.models.lora import LoraBank
+from chatrlhf.models.reward_terms import CLASSIFIER
 from chatrlhf.settings import Settings
-from storage import demonstrations, run_log, runs, versions
+from storage import demonstrations, evidence, run_log, runs, versions
 from storage.database import Database, open_database
 from storage.records import Run
 
@@ -68,14 +71,14 @@ def _execute(db: Database, settings: Settings, run: Run) -> int:
     try:
         message, version = _train_and_publish(db, settings, run, progress)
     except RoundSkippedError as skipped:
-        progress.event("info", str(skipped))
+        progress.event("info", as_it_is(*skipped.args))
         runs.finish_run(db, run.id, run.fence, "skipped", str(skipped))
         return SUCCEEDED
     except (LeaseLostError, ConflictError) as lost:
         logger.warning("stopped: %s", lost)
         return LEASE_LOST
     except ChatRLHFError as error:
-        progress.event("error", str(error))
+        progress.event("error", as_it_is(error))
         runs.finish_run(db, run.id, run.fence, "failed", str(error))
         return FAILED
     runs.finish_run(db, run.id, run.fence, "succeeded", message, version)
@@ -111,9 +114,18 @@ def _train_and_publish(
     trained = int(runs.get_state(db, TRAINED_DEMONSTRATION, 0))
     progress.event(
         "info",
-        f"Training from {parent.name} on {len(data.rankings)} rankings of {data.ranked_prompts} "
-        f"prompts and {len(data.demonstrations)} demonstrations.",
+        say(
+            "Training from {version} on {rankings} rankings of {prompts} prompts and "
+            "{demonstrations} demonstrations.",
+            version=parent.name,
+            rankings=len(data.rankings),
+            prompts=data.ranked_prompts,
+            demonstrations=len(data.demonstrations),
+        ),
     )
+    incumbent = _incumbent(files)
+    if incumbent is not None and "reward" in run.stages:
+        _foretell(db, incumbent, parent.name, base, bank, data, progress)
     identity = f"{data.dataset_hash}/{base.base_sha256}/{parent.manifest_sha256}"
     outcome = Round(
         base=base,
@@ -125,10 +137,10 @@ def _train_and_publish(
         checkpoints=_checkpoints(settings, run, identity),
         progress=progress,
         new_demonstrations=demonstrations.count_new(db, trained),
-        incumbent=_incumbent(files),
+        incumbent=incumbent,
     ).run()
-    if words := convergence(score_gains(db)):
-        progress.event("info", words)
+    if converged := convergence(score_gains(db)):
+        progress.event("info", converged)
     if not outcome.promoted:
         return outcome.message, None
     fields = {
@@ -138,6 +150,13 @@ def _train_and_publish(
         "last_ranking_id": data.last_ranking_id,
         "metrics": outcome.metrics,
     }
+    if settings.reward.weights.get(CLASSIFIER):
+        # So that a server can score by the same classifier, whatever its settings say by then.
+        fields["classifier"] = {
+            "name": settings.reward.classifier,
+            "label": settings.reward.classifier_label,
+            "reads": settings.reward.classifier_input,
+        }
     version = publish_round(
         db,
         settings,
@@ -148,8 +167,9 @@ def _train_and_publish(
         note=outcome.message,
     )
     runs.set_state(db, TRAINED_DEMONSTRATION, newest_demonstration)
-    progress.event("info", f"{version.name} is live. {outcome.message}")
-    return f"{version.name} is live. {outcome.message}", version.name
+    told = (say("{version} is live.", version=version.name), *outcome.sentences)
+    progress.event("info", *told)
+    return joined(told), version.name
 
 
 def _incumbent(files: AdapterFiles) -> Incumbent | None:
@@ -157,6 +177,28 @@ def _incumbent(files: AdapterFiles) -> Incumbent | None:
     if component is None:
         return None
     return Incumbent(component, int(files.manifest.get("last_ranking_id", 0)))
+
+
+def _foretell(
+    db: Database,
+    incumbent: Incumbent,
+    version: str,
+    base: BaseModel,
+    bank: LoraBank,
+    data: RoundData,
+    progress: RunProgress,
+) -> None:
+    """Store what the live reward model says of new rankings, before anything learns from them."""
+    known = evidence.predicted_rankings(db)
+    try:
+        found = foretell(incumbent, version, base, bank, data.rankings, known)
+    except VersionError as error:
+        told = say("The live reward model could not be tested: {error}", error=str(error))
+        progress.event("info", told)
+        return
+    if found:
+        evidence.add_predictions(db, found)
+        progress.event("info", foretelling_sentence(found))
 
 
 def _with_stored(settings: Settings, run: Run, crashes: int) -> Settings:

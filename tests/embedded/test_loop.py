@@ -7,7 +7,7 @@ from real_server import RealServer
 
 from chatrlhf.models.catalog import embedded_is_installed
 
-pytestmark = [pytest.mark.embedded, pytest.mark.slow]
+pytestmark = [pytest.mark.embedded, pytest.mark.slow, pytest.mark.alone]
 
 RANKINGS = 9
 SMALL_ROUND = {
@@ -111,6 +111,6 @@ def assert_it_was_swapped_in(server, run):
 
 
 def versions_that_answer(server) -> set[str]:
-    turn = server.ask("Who are you now?", max_new_tokens=4)
+    turn = server.ask("Who are you now?", max_new_tokens=4, duel=False)
     told = server.get(f"/api/turns/{turn['turn_id']}?reveal=true")
     return {reply["version"] for reply in told["replies"]}

@@ -10,20 +10,12 @@ from chatrlhf.models.base_model import load_base_model
 from chatrlhf.settings import load_settings
 from storage import conversations, labels, people, rankings
 from storage.conversations import NewReply
-from storage.database import open_database
 
 
 @pytest.fixture(scope="module")
 def chat_format(tmp_path_factory):
     folder = write_tiny_model(tmp_path_factory.mktemp("m") / "tiny", hidden=32)
     return load_base_model(folder, quantization="fp32").chat_format
-
-
-@pytest.fixture
-def db(tmp_path):
-    made = open_database(tmp_path / "chatrlhf.db")
-    yield made
-    made.close()
 
 
 class Desk:

@@ -71,7 +71,7 @@ def test_a_reward_model_that_is_worse_on_every_prompt_does_not_pass():
     assert comparison.difference == pytest.approx((-1 / 3, -1 / 3, -1 / 3))
     gate = reward_gate(GOOD, comparison)
     assert not gate.passed
-    assert "orders 16 as you did, the old one 24: surely worse" in gate.text
+    assert "orders 16 as you did, the old one 24. It is surely worse" in gate.text
     assert "-33%" in gate.text
 
 
@@ -101,5 +101,5 @@ def test_length_is_a_note_and_no_gate(correlation, word):
     note = length_note(evaluation)
     assert (note is None) == (word is None)
     if note is not None:
-        assert f"scores {word} replies higher (correlation {correlation:+.2f})" in note
+        assert f"scores {word} replies higher (correlation {correlation:+.2f})" in str(note)
     assert reward_gate(evaluation).passed

@@ -2,54 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
-from planted import planted
-from serving import random_lora
-from tiny_model import write_tiny_model
+from incumbents import incumbent, rankings
 
 from chatrlhf.errors import VersionError
 from chatrlhf.loop.incumbent import Incumbent
 from chatrlhf.models.adapter_files import Component
-from chatrlhf.models.base_model import load_base_model
-from chatrlhf.models.lora import LoraBank
 from chatrlhf.models.reward_model import RewardModel, ScalarHead
-from chatrlhf.models.reward_terms import FeatureScale, RewardTerms, Term
 from chatrlhf.training.reward import ranking_features
 
 RIGHT = torch.tensor([0.0, -1.0, -2.0])
 
 
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    base = load_base_model(
-        write_tiny_model(tmp_path_factory.mktemp("m") / "tiny", hidden=32), quantization="fp32"
-    )
-    return base, LoraBank(base.model, 4, 4.0)
-
-
-def rankings():
-    """Twelve rankings, ids 1 to 12, of eight prompts: 9 to 12 repeat prompts 1 to 4."""
-    return [
-        dataclasses.replace(one, prompt_key=f"prompt {index % 8}", ranking_id=index + 1)
-        for index, one in enumerate(planted(12, seed=1))
-    ]
-
-
 def perfect(examples):
     return [RIGHT[torch.tensor(one.ranks) - 1] for one in examples]
-
-
-def incumbent(parts, newest, name="ranking"):
-    base, bank = parts
-    width = 3 * base.hidden_size
-    generator = torch.Generator().manual_seed(1)
-    heads = torch.randn(3, width, generator=generator)
-    scale = FeatureScale(torch.zeros(width), torch.ones(width))
-    terms = RewardTerms(scale, {name: Term.linear(1.0, heads)})
-    return Incumbent(Component(random_lora(bank, 2), terms.state()), newest), heads
 
 
 def test_only_prompts_newer_than_the_incumbent_count(parts):

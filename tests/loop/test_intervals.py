@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from chatrlhf.loop.intervals import bootstrap_interval, wilson_interval
+from chatrlhf.loop.intervals import bootstrap_interval, sign_test, wilson_interval
 
 
 def test_wilson_matches_published_numbers() -> None:
@@ -96,3 +96,20 @@ def test_one_value_gives_no_ends_and_none_is_refused() -> None:
     for values in ([], [1.0, math.nan]):
         with pytest.raises(ValueError, match="finite"):
             bootstrap_interval(values)
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "p"),
+    [
+        # By hand: twice the lower tail of Pascal's row n over 2^n.
+        (0, 0, 1.0),
+        (4, 0, 2 * 1 / 16),
+        (6, 0, 2 * 1 / 64),
+        (7, 1, 2 * (1 + 8) / 256),
+        (3, 9, 2 * (1 + 12 + 66 + 220) / 4096),
+        (5, 5, 1.0),
+    ],
+)
+def test_the_sign_test_by_hand(wins: int, losses: int, p: float) -> None:
+    assert sign_test(wins, losses) == pytest.approx(p, abs=1e-12)
+    assert sign_test(losses, wins) == sign_test(wins, losses)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from fake_engine import FakeEngine
+from waiting import wait_for
 
 from chatrlhf.errors import ConflictError, ModelError, NotFoundError, VersionError
 from chatrlhf.loop.live_version import LiveVersion
@@ -35,13 +34,6 @@ def live(db, engine, tmp_path):
     watcher.stop()
 
 
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + 10.0
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_at_start_the_alias_is_served(engine, live, tmp_path):
     live.start()
     assert engine.live == "v0"
@@ -51,7 +43,7 @@ def test_at_start_the_alias_is_served(engine, live, tmp_path):
 def test_a_version_that_the_trainer_publishes_goes_live_by_itself(db, engine, live):
     live.start()
     versions.promote(db, "v1", "trainer")
-    wait_for(lambda: engine.live == "v1")
+    wait_for(lambda: engine.live == "v1", 10.0)
 
 
 def test_a_published_version_that_is_broken_is_quarantined_and_the_old_one_serves_on(
@@ -62,10 +54,10 @@ def test_a_published_version_that_is_broken_is_quarantined_and_the_old_one_serve
     versions.register_version(db, "v3", "v0", run.id, "", {}, "")
     engine.broken.add("v3")
     versions.promote(db, "v3", "trainer")
-    wait_for(lambda: versions.get_version(db, "v3").state == "quarantined")
-    wait_for(lambda: versions.get_alias(db, "live") == "v0")
+    wait_for(lambda: versions.get_version(db, "v3").state == "quarantined", 10.0)
+    wait_for(lambda: versions.get_alias(db, "live") == "v0", 10.0)
     assert engine.live == "v0"
-    wait_for(lambda: runs.list_events(db, run.id))
+    wait_for(lambda: runs.list_events(db, run.id), 10.0)
     assert "v3 is broken" in runs.list_events(db, run.id)[0].text
 
 
@@ -132,5 +124,5 @@ def test_a_trouble_that_passes_is_tried_again_and_nothing_is_quarantined(db, eng
 
     engine.load_version = flaky
     versions.promote(db, "v1", "trainer")
-    wait_for(lambda: engine.live == "v1")
+    wait_for(lambda: engine.live == "v1", 10.0)
     assert versions.get_version(db, "v1").state == "ready"

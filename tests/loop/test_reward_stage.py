@@ -9,18 +9,13 @@ import pytest
 import torch
 from tiny_classifier import write_classifier
 from tiny_loop import TinyLoop
-from tiny_model import write_tiny_model
 
 from chatrlhf.loop import gates
 from chatrlhf.models.adapter_files import read_version
 from chatrlhf.models.base_model import BaseModel
 from chatrlhf.models.reward_terms import RewardTerms
+from chatrlhf.training import reward
 from storage import labels, people, runs, versions
-
-
-@pytest.fixture(scope="module")
-def tiny_model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny", initializer_range=0.3)
 
 
 @pytest.fixture
@@ -120,7 +115,7 @@ def test_a_label_that_is_chance_is_off(make_loop):
     loop.rank(24)
     label_all(loop, 20, "toxic", lambda text: loop.random.random() < 0.5)
     (said,) = sentences(loop, loop.round("reward"), 'label "toxic"')
-    assert "so it is not used. Label replies to more prompts." in said
+    assert "So it is not used. Label replies to more prompts." in said
 
 
 def test_all_bad_rankings_train_the_label_bad(make_loop):
@@ -214,7 +209,8 @@ def test_a_new_reward_model_is_compared_with_the_live_one_on_newer_prompts(make_
     first = loop.round()
     assert first.result_version, loop.events(first.id)
     assert not sentences(loop, first, "newer than the live version's")
-    loop.rank(32)
+    # Many of a trained version's replies to a prompt are the same text, and those are not ranked.
+    loop.rank(96, prompts=10_000)
     second = loop.round("reward")
     (said,) = sentences(loop, second, "newer than the live version's")
     assert "not surely worse" in said
@@ -234,6 +230,7 @@ def test_a_reward_that_runs_out_of_memory_reads_fewer_replies_at_once(make_loop,
     loop = taught(make_loop(weights={"ranking": 1.0, "label:toxic": -0.5}))
     loop.rank(16)
     label_all(loop, 10, "toxic", lambda text: "b" in text)
+    monkeypatch.setattr(reward, "cores", lambda _: 1)
     body, rows = BaseModel.body, []
 
     def failing(self, input_ids, *arguments, **options):

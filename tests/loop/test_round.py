@@ -5,20 +5,14 @@ import random
 import pytest
 import torch
 from tiny_loop import TinyLoop
-from tiny_model import write_tiny_model
 
 from chatrlhf.loop import worker
 from chatrlhf.loop.intervals import bootstrap_interval
 from chatrlhf.models.adapter_files import read_version
 from chatrlhf.models.base_model import BaseModel
+from chatrlhf.training import ppo
 from chatrlhf.training.ppo import PpoTrainer
-from storage import runs, versions
-
-
-@pytest.fixture(scope="module")
-def tiny_model(tmp_path_factory):
-    # Weights large enough that a frozen random base has features to learn from.
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny", initializer_range=0.3)
+from storage import evidence, runs, versions
 
 
 @pytest.fixture
@@ -49,8 +43,29 @@ def test_rankings_become_a_live_version_that_the_rater_prefers(loop):
     assert runs.list_samples(loop.db, run.id)
     assert "gate_passed" in {kind for kind, _ in loop.events(run.id)}
     files = read_version(loop.settings.versions_dir / live)
-    assert set(files.components) == {"policy", "reward"}
+    assert set(files.components) == {"policy", "reward", "value"}
     assert files.manifest["parent"] == before
+
+
+def test_the_next_round_first_tests_the_reward_model_that_is_live(loop):
+    taught(loop)
+    loop.rank(64)
+    first = loop.round()
+    live = first.result_version
+    assert evidence.list_predictions(loop.db) == []  # there was none to test
+    loop.rank(200)
+    second = loop.round("reward")
+    found = evidence.list_predictions(loop.db)
+    assert found
+    assert {one.version for one in found} == {live}
+    assert min(one.ranking_id for one in found) > first.last_ranking_id
+    right, pairs = sum(one.right_pairs for one in found), sum(one.pairs for one in found)
+    assert right / pairs > 0.6  # it has learned the rater's taste
+    told = [text for _, text in loop.events(second.id) if text.startswith("Before training")]
+    assert told
+    assert f"{right} of {pairs} pairs in {len(found)} new rankings" in told[0]
+    loop.round("reward")
+    assert evidence.list_predictions(loop.db) == found  # each is judged once
 
 
 def test_demonstrations_alone_make_a_version(loop):
@@ -191,6 +206,7 @@ def test_prompts_that_leave_no_room_for_a_reply_skip_the_round(tmp_path, tiny_mo
 
 
 def test_a_round_that_runs_out_of_memory_goes_on_with_fewer_replies_at_once(loop, monkeypatch):
+    monkeypatch.setattr(ppo, "cores", lambda _: 1)
     taught(loop)
     loop.rank(64)
     body, start, rows = BaseModel.body, PpoTrainer.__init__, []

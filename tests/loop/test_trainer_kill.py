@@ -17,7 +17,6 @@ from types import SimpleNamespace
 import psutil
 import pytest
 from tiny_loop import TinyLoop
-from tiny_model import write_tiny_model
 
 from chatrlhf.app import build_app
 from chatrlhf.engine.requests import Sampling
@@ -37,11 +36,6 @@ ROOT = SUPPORT.parents[1]
 PATIENCE_SECONDS = 300.0
 # Kills are many here, and the machine may be busy.
 PATIENT = {"round": {"attempts": 9, "heartbeat_timeout_seconds": PATIENCE_SECONDS}}
-
-
-@pytest.fixture(scope="module")
-def tiny_model(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny", initializer_range=0.3)
 
 
 @pytest.fixture

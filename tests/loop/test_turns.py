@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
+import threading
 
 import pytest
 from fake_engine import FakeEngine
+from waiting import ended, wait_for
 
 from chatrlhf.engine.requests import Failed, Sampling
 from chatrlhf.errors import (
@@ -24,16 +25,8 @@ from chatrlhf.loop.turn_events import (
     TurnFailed,
     TurnStarted,
 )
-from chatrlhf.loop.turns import LiveTurn, Turns
+from chatrlhf.loop.turns import Turns
 from storage import conversations, people, rankings
-from storage.database import open_database
-
-
-@pytest.fixture
-def db(tmp_path):
-    database = open_database(tmp_path / "chat.db")
-    yield database
-    database.close()
 
 
 @pytest.fixture
@@ -62,18 +55,6 @@ def conversation(db):
 def asked(text="Hello", **more) -> NewTurn:
     given = {"replies": 2, "seed": 5, "sampling": Sampling(max_new_tokens=9), **more}
     return NewTurn(text=text, **given)
-
-
-def ended(live: LiveTurn) -> list:
-    assert live.log.wait_closed(10.0)
-    return live.log.since(0)[0]
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + 10.0
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_turn_ends_with_the_rows_that_the_engine_gave(db, turns, conversation):
@@ -179,7 +160,7 @@ def test_one_reply_can_be_cut_while_the_others_go_on(engine, db, turns, conversa
     engine.go.clear()
     live = turns.start(conversation, asked())
     cut, kept = live.turn.replies
-    wait_for(lambda: live.texts.get(0))
+    wait_for(lambda: live.texts.get(0), 10.0)
     assert turns.cancel(live.turn.id, cut.id)
     engine.go.set()
     ended(live)
@@ -190,10 +171,31 @@ def test_one_reply_can_be_cut_while_the_others_go_on(engine, db, turns, conversa
     assert not turns.cancel(live.turn.id, cut.id)
 
 
+def test_a_turn_that_can_be_read_can_be_cut(db, engine, turns, conversation, monkeypatch):
+    engine.go.clear()
+    cut, plain = [], conversations.create_turn
+
+    def read_and_cut_at_once(*args):
+        turn = plain(*args)
+        reader = threading.Thread(target=lambda: cut.append(turns.cancel(turn.id)), daemon=True)
+        reader.start()
+        reader.join(0.2)
+        return turn
+
+    monkeypatch.setattr(conversations, "create_turn", read_and_cut_at_once)
+    live = turns.start(conversation, asked())
+    wait_for(lambda: cut, 10.0)
+    engine.go.set()
+    ended(live)
+    assert cut == [True]
+    turn = conversations.get_turn(db, live.turn.id)
+    assert {reply.state for reply in turn.replies} == {"cancelled"}
+
+
 def test_stopping_interrupts_what_streams_and_refuses_what_comes(engine, db, turns, conversation):
     engine.go.clear()
     live = turns.start(conversation, asked())
-    wait_for(lambda: live.texts.get(1))
+    wait_for(lambda: live.texts.get(1), 10.0)
     turns.stop(grace_seconds=0.05)
     replies = conversations.get_turn(db, live.turn.id).replies
     assert {reply.state for reply in replies} == {"interrupted"}
@@ -214,7 +216,7 @@ def test_erasing_the_conversation_ends_its_turn_without_an_uproar(
 ):
     engine.go.clear()
     live = turns.start(conversation, asked())
-    wait_for(lambda: live.texts.get(1))
+    wait_for(lambda: live.texts.get(1), 10.0)
     turns.cancel_conversation(conversation)
     conversations.delete_conversation(db, conversation)
     engine.go.set()
