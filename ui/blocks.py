@@ -1,4 +1,4 @@
-"""The Gradio page: a header over the tabs Chat and Training.
+"""The Gradio page: a header over its tabs.
 
 The page is the same for everybody and holds no state: what people see comes from ``/api``,
 fetched by the modules in ``ui/board``.
@@ -13,8 +13,13 @@ from fastapi import FastAPI
 
 from ui.board.board import HEADER_ID, head_html, mount_assets
 from ui.chat_tab import build_chat_tab
+from ui.evidence_tab import build_evidence_tab
+from ui.people_tab import build_people_tab
+from ui.queue_tab import build_queue_tab
+from ui.ratings_tab import build_ratings_tab
 from ui.training_tab import build_training_tab
 
+IDLE_SECONDS = 1.0
 SYSTEM_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 SYSTEM_MONO_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 
@@ -25,9 +30,14 @@ def build_blocks() -> gr.Blocks:
         title="chatrlhf", analytics_enabled=False, fill_width=True, fill_height=True
     ) as blocks:
         gr.Column(elem_id=HEADER_ID, min_width=0)
-        with gr.Tabs(elem_id="chatrlhf-tabs"):
+        # Not a menu of the tabs that do not fit: on a phone their row moves (page.css).
+        with gr.Tabs(elem_id="chatrlhf-tabs", overflow_behavior="wrap"):
             build_chat_tab()
+            build_queue_tab()
+            build_ratings_tab()
             build_training_tab()
+            build_evidence_tab()
+            build_people_tab()
     return blocks
 
 
@@ -49,7 +59,11 @@ def page_options() -> dict[str, Any]:
 def mount_page(app: FastAPI, path: str = "/") -> FastAPI:
     """Serve the page at ``path`` and its files at ``/board``. Call it after all other routes."""
     mount_assets(app)
-    mounted: FastAPI = gr.mount_gradio_app(app, build_blocks(), path=path, **page_options())
+    blocks = build_blocks()
+    mounted: FastAPI = gr.mount_gradio_app(app, blocks, path=path, **page_options())
+    # Gradio looks for events of its own every millisecond, 5% of a core; the page has none.
+    blocks._queue.sleep_when_free = IDLE_SECONDS
+    blocks._queue.progress_update_sleep_when_free = IDLE_SECONDS
     return mounted
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from chatrlhf.settings import AskPolicy, ChoicePolicy
 from storage.values import TEXT_LIMIT_BYTES
 
 LARGEST_ID = 2**63 - 1
@@ -39,6 +40,7 @@ FilledText = Annotated[Text, AfterValidator(_filled)]
 ShortText = Annotated[str, Field(max_length=200), AfterValidator(_plain)]
 Id = Annotated[int, Field(ge=1, le=LARGEST_ID)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST_ID)]
+VersionName = Annotated[str, Field(pattern=r"^v[0-9]{1,9}$")]
 Stage = Literal["sft", "reward", "ppo"]
 
 
@@ -55,17 +57,31 @@ class NewConversationBody(Body):
     title: ShortText = ""
 
 
-class RenameBody(Body):
-    """The new title of a conversation."""
+class ChangeConversationBody(Body):
+    """What a conversation gets anew; the system prompt only before its first turn."""
 
-    title: Annotated[ShortText, AfterValidator(_filled)]
+    title: Annotated[ShortText, AfterValidator(_filled)] | None = None
+    system_prompt: Text | None = None
 
 
 class TurnBody(Body):
-    """A prompt. What is left out comes from the server's settings; the seed is then random."""
+    """A prompt. What is left out comes from the server's settings; the seed is then random.
+
+    With more ``candidates`` than ``replies``, those shown are chosen by the policy ``choose``, with
+    the live version's reward model; 0 writes no more than are shown. ``duel`` asks for replies of
+    the live and an older version mixed, unseen (true), or for none (false); else chance decides.
+
+    ``ask`` says when the turn is to be ranked: ``every`` time; ``sometimes``, one turn in
+    ``ask_one_in``; or when the reward model is ``unsure``. Any other turn gets one reply.
+    """
 
     text: FilledText
     replies: Annotated[int, Field(ge=1, le=8)] | None = None
+    candidates: Annotated[int, Field(ge=0, le=8)] | None = None
+    choose: ChoicePolicy | None = None
+    duel: bool | None = None
+    ask: AskPolicy | None = None
+    ask_one_in: Annotated[int, Field(ge=2, le=100)] | None = None
     seed: Seed | None = None
     max_new_tokens: Annotated[int, Field(ge=1, le=4096)] | None = None
     temperature: Annotated[float, Field(ge=0.0, le=5.0)] | None = None
@@ -102,14 +118,17 @@ class LabelBody(Body):
     value: bool
 
 
+Tags = Annotated[list[Annotated[str, Field(min_length=1, max_length=40)]], Field(max_length=16)]
+
+
 class PromptBody(Body):
-    """One prompt of the pool."""
+    """One prompt of the pool; with a ``template``, the texts that it is made of."""
 
     text: FilledText
     system_prompt: Text = ""
-    tags: list[Annotated[str, Field(min_length=1, max_length=40)]] = Field(
-        default_factory=list, max_length=16
-    )
+    tags: Tags = Field(default_factory=list)
+    template: ShortText | None = None
+    fields: dict[ShortText, Text] = Field(default_factory=dict, max_length=16)
 
 
 class PromptsBody(Body):
@@ -118,10 +137,98 @@ class PromptsBody(Body):
     prompts: list[PromptBody] = Field(min_length=1, max_length=1000)
 
 
+class PromptChangeBody(Body):
+    """What changes of a prompt; what is left out stays."""
+
+    text: FilledText | None = None
+    system_prompt: Text | None = None
+    tags: Tags | None = None
+
+
+class SkipBody(Body):
+    """A turn of the queue that the person does not rate."""
+
+    turn_id: Id
+    reason: Annotated[str, Field(max_length=1000), AfterValidator(_plain)] = ""
+
+
+class GoalBody(Body):
+    """Rankings that a person wants to give each day; null is no goal."""
+
+    goal: Annotated[int, Field(ge=1, le=10_000)] | None
+
+
+class QueueSettingsBody(Body):
+    """What changes of the queue for everybody; what is left out stays."""
+
+    ahead: Annotated[int, Field(ge=0, le=64)] | None = None
+    overlap: Annotated[int, Field(ge=1, le=20)] | None = None
+
+
 class RoundBody(Body):
     """A wish for a round; without stages, the trainer does those that have something to learn."""
 
     stages: list[Stage] | None = Field(default=None, min_length=1, max_length=3)
+
+
+Password = Annotated[str, Field(min_length=1, max_length=1000)]
+Role = Literal["reader", "rater", "trainer", "admin"]
+Secret = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class SignInBody(Body):
+    """Who signs in."""
+
+    name: ShortText
+    password: Password
+
+
+class NewPasswordBody(Body):
+    """A change of the own password."""
+
+    old: Password
+    new: Password
+
+
+class KeyBody(Body):
+    """What an API key is for."""
+
+    name: Annotated[ShortText, AfterValidator(_filled)]
+
+
+class NewPersonBody(Body):
+    """Somebody who can sign in from now on."""
+
+    name: ShortText
+    password: Password
+    role: Role = "rater"
+
+
+class RoleBody(Body):
+    """What a person may do from now on."""
+
+    role: Role
+
+
+class InvitationBody(Body):
+    """An invitation by a link."""
+
+    role: Role = "rater"
+    note: ShortText = ""
+    days: Annotated[int, Field(ge=1, le=90)] = 7
+
+
+class InvitationSecretBody(Body):
+    """What follows ``#invitation=`` in a link."""
+
+    secret: Secret
+
+
+class AcceptBody(InvitationSecretBody):
+    """The account of the one who was invited."""
+
+    name: ShortText
+    password: Password
 
 
 class MessageBody(Body):
@@ -138,61 +245,35 @@ class ScoreBody(Body):
     replies: list[Text] = Field(min_length=1, max_length=64)
 
 
-class TextPart(BaseModel):
-    """A part of a message's content, as OpenAI's clients may send it."""
+class ReplayBody(Body):
+    """A turn whose prompt is put again."""
 
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-    type: Literal["text"]
-    text: Text
+    turn_id: Id
 
 
-class CompletionMessage(BaseModel):
-    """One message of an OpenAI-compatible request."""
+class CompareBody(Body):
+    """A prompt, or a turn whose prompt and context are taken, for versions to answer."""
 
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[TextPart]
-
-    def plain_text(self) -> str:
-        """The content as one string."""
-        if isinstance(self.content, str):
-            return self.content
-        return "".join(part.text for part in self.content)
-
-
-class StreamOptions(BaseModel):
-    """Options of a streamed completion."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-    include_usage: bool = False
-
-
-class CompletionBody(BaseModel):
-    """An OpenAI-compatible request; fields this server has no use for are ignored, as is usual."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
-
-    model: Annotated[str, Field(max_length=100)] = "chatrlhf"
-    messages: list[CompletionMessage] = Field(min_length=1, max_length=1000)
-    n: Annotated[int, Field(ge=1, le=8)] | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    versions: list[VersionName] = Field(min_length=1, max_length=4)
+    text: FilledText | None = None
+    turn_id: Id | None = None
+    seed: Seed | None = None
+    max_new_tokens: Annotated[int, Field(ge=1, le=4096)] | None = None
     temperature: Annotated[float, Field(ge=0.0, le=5.0)] | None = None
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=4096)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1, le=4096)] | None = None
-    stop: (
-        Annotated[str, Field(min_length=1, max_length=100)]
-        | Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=16)]
-        | None
-    ) = None
+    stream: bool = False
 
-    def stop_strings(self) -> tuple[str, ...]:
-        """The strings that end a reply."""
-        if self.stop is None:
-            return ()
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+class ExplainBody(Body):
+    """A stored reply, or a conversation that ends with the person's message and replies to it."""
+
+    reply_id: Id | None = None
+    messages: list[MessageBody] | None = Field(default=None, min_length=1, max_length=1000)
+    replies: list[Text] | None = Field(default=None, min_length=1, max_length=8)
+    version: VersionName | None = None
+
+
+class OldVersionsBody(Body):
+    """Which old versions' files go: those beyond the newest ``keep``; listed only, by default."""
+
+    keep: Annotated[int, Field(ge=0, le=1_000_000)] = 10
+    dry_run: bool = True

@@ -11,7 +11,19 @@ from typing import Annotated
 import typer
 
 from chatrlhf.errors import ChatRLHFError
-from ui import commands_data, commands_models, commands_simulate, commands_train, commands_versions
+from ui import (
+    commands_api,
+    commands_audit,
+    commands_backup,
+    commands_exchange,
+    commands_imports,
+    commands_models,
+    commands_people,
+    commands_prompts,
+    commands_simulate,
+    commands_train,
+    commands_versions,
+)
 from ui.terminal import Data, Model, settings_of
 
 _ERROR = 2
@@ -28,7 +40,10 @@ app = typer.Typer(
 )
 app.add_typer(commands_models.app, name="models")
 app.add_typer(commands_versions.app, name="versions")
-app.add_typer(commands_data.prompts_app, name="prompts")
+app.add_typer(commands_prompts.prompts_app, name="prompts")
+app.add_typer(commands_people.people_app, name="people")
+app.add_typer(commands_audit.audit_app, name="audit")
+app.add_typer(commands_imports.app, name="imports")
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the flag
@@ -51,7 +66,7 @@ def program(
 
 
 @app.command()
-def serve(
+def serve(  # noqa: PLR0913 - an argument an option
     *,
     model: Model = None,
     host: Annotated[
@@ -73,6 +88,10 @@ def serve(
     open_browser: Annotated[
         bool, typer.Option("--open", help="Open the page in a browser once it is there.")
     ] = False,
+    window: Annotated[
+        bool,
+        typer.Option("--window", help="Open the page in a window of its own (Chrome, Edge ...)."),
+    ] = False,
     data: Data = None,
 ) -> None:
     """Serve the chat, the API and the trainer (the default command)."""
@@ -84,12 +103,21 @@ def serve(
     )
     from ui.server import run
 
-    raise typer.Exit(run(settings, with_trainer=not no_trainer, open_browser=open_browser))
+    with_trainer = not no_trainer
+    raise typer.Exit(
+        run(settings, with_trainer=with_trainer, open_browser=open_browser, window=window)
+    )
 
 
 app.command()(commands_train.train)
 app.command()(commands_simulate.simulate)
-app.command()(commands_data.export)
+app.command()(commands_exchange.export)
+app.command("import")(commands_exchange.import_files)
+app.command()(commands_backup.backup)
+app.command()(commands_backup.restore)
+app.command()(commands_backup.check)
+app.command()(commands_backup.doctor)
+app.command()(commands_api.api)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

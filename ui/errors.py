@@ -1,8 +1,13 @@
-"""Every refusal and failure as ``{"error": {"code", "message"}}``, without a stack trace."""
+"""Every refusal and failure as ``{"error": {"code", "message"}}``, without a stack trace.
+
+Under ``/v1`` the shape is that of OpenAI's API.
+"""
 
 from __future__ import annotations
 
+import itertools
 import logging
+import re
 import secrets
 from typing import Any
 
@@ -13,15 +18,21 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chatrlhf.errors import ChatRLHFError
+from chatrlhf.errors import ChatRLHFError, TooManyAttemptsError
+from ui import openai_errors
 
 logger = logging.getLogger(__name__)
 
+_FIELD = re.compile(r"(?!str$|bool$|int$|float$)[a-z_]+|[0-9]+")
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
 
 
-def error_answer(status: int, code: str, message: str) -> JSONResponse:
-    """An error as JSON."""
+def error_answer(
+    path: str, status: int, code: str, message: str, param: str | None = None
+) -> JSONResponse:
+    """An error as JSON, in the shape of the API that the path belongs to."""
+    if path.startswith(openai_errors.PREFIX):
+        return openai_errors.openai_error_answer(status, code, message, param)
     return JSONResponse({"error": {"code": code, "message": message}}, status_code=status)
 
 
@@ -40,13 +51,17 @@ def unknown_path(server: FastAPI) -> ASGIApp:
         allowed = _allowed_methods(server, scope)
         if allowed:
             message = f"{path} does not take {scope['method']}, only {', '.join(allowed)}."
-            response = error_answer(405, "method_not_allowed", message)
+            response = error_answer(path, 405, "method_not_allowed", message)
             response.headers["Allow"] = ", ".join(allowed)
         else:
-            response = error_answer(404, "not_found", f"There is no {path} here.")
+            response = error_answer(path, 404, _no_such(path), f"There is no {path} here.")
         await response(scope, receive, send)
 
     return answer
+
+
+def _no_such(path: str) -> str:
+    return "unknown_url" if path.startswith(openai_errors.PREFIX) else "not_found"
 
 
 def _allowed_methods(server: FastAPI, scope: Scope) -> list[str]:
@@ -83,24 +98,38 @@ class UnexpectedErrors:
             if started or scope["type"] != "http":
                 raise
             message = f"Something went wrong here. The server's log has it as error {name}."
-            await error_answer(500, "internal", message)(scope, receive, send)
+            answer = error_answer(scope["path"], 500, "internal", message)
+            await answer(scope, receive, send)
 
 
-async def _known_error(_request: Request, error: Exception) -> JSONResponse:
+async def _known_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ChatRLHFError)
-    return error_answer(error.http_status, error.code, str(error))
+    param = getattr(error, "param", None)
+    answer = error_answer(request.url.path, error.http_status, error.code, str(error), param)
+    if isinstance(error, TooManyAttemptsError):
+        answer.headers["Retry-After"] = str(error.retry_after)
+    return answer
 
 
-async def _refused_body(_request: Request, error: Exception) -> JSONResponse:
+async def _refused_body(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return error_answer(422, "bad_input", _sentence(list(error.errors())))
+    problems = list(error.errors())
+    param = _field(problems[0])
+    return error_answer(request.url.path, 422, "bad_input", _sentence(problems), param)
 
 
-async def _http_error(_request: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return error_answer(
-        error.status_code, _CODES.get(error.status_code, "bad_request"), str(error.detail)
-    )
+    code = _CODES.get(error.status_code, "bad_request")
+    return error_answer(request.url.path, error.status_code, code, str(error.detail))
+
+
+def _field(problem: dict[str, Any]) -> str | None:
+    """The field of the body that a problem is about, such as ``messages.0.content``."""
+    parts = [str(part) for part in problem["loc"][1:]]
+    # Which type of a union was tried is no field.
+    named = list(itertools.takewhile(lambda part: _FIELD.fullmatch(part), parts))
+    return ".".join(named) or None
 
 
 def _sentence(problems: list[dict[str, Any]]) -> str:

@@ -7,6 +7,7 @@ route must remember is a check that one route forgets.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -14,9 +15,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ui.errors import error_answer
 from ui.page_policy import page_policy
 
 BODY_LIMIT_BYTES = 1_000_000
+IMPORT_LIMIT_BYTES = 50_000_000
+BODY_LIMITS = {"/api/import": IMPORT_LIMIT_BYTES, "/api/prompts/import": IMPORT_LIMIT_BYTES}
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -32,14 +36,18 @@ SECURITY_HEADERS = {
 
 
 class GuardMiddleware:
-    """Refuse requests for foreign hosts, from foreign pages and of too large a body."""
+    """Refuse requests for foreign hosts and from foreign pages.
+
+    With ``any_address``, any IP address is a known host: a foreign page can have the browser take
+    its own name for this server, but not an address.
+    """
 
     def __init__(
-        self, app: ASGIApp, hosts: Iterable[str] = (), body_limit: int = BODY_LIMIT_BYTES
+        self, app: ASGIApp, hosts: Iterable[str] = (), *, any_address: bool = False
     ) -> None:
         self.app = app
         self.hosts = LOOPBACK_HOSTS | {host.lower() for host in hosts}
-        self.body_limit = body_limit
+        self.any_address = any_address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check one request, then pass it on with the security headers added to its answer."""
@@ -59,30 +67,53 @@ class GuardMiddleware:
             await send(message)
 
         headers = Headers(scope=scope)
-        refusal = self._foreign_host(headers) or _foreign_page(scope["method"], headers)
-        if refusal is None and scope["method"] not in SAFE_METHODS:
-            body = await _read_body(headers, receive, self.body_limit)
-            if body is None:
-                refusal = _refusal(
-                    413,
-                    "too_large",
-                    f"The request is larger than {self.body_limit:,} bytes. Send less at once.",
-                )
-            else:
-                receive = _replay(body, receive)
+        path = scope["path"]
+        refusal = self._foreign_host(path, headers) or _foreign_page(path, scope["method"], headers)
         if refusal is not None:
             await refusal(scope, receive, send_guarded)
             return
         await self.app(scope, receive, send_guarded)
 
-    def _foreign_host(self, headers: Headers) -> JSONResponse | None:
+    def _foreign_host(self, path: str, headers: Headers) -> JSONResponse | None:
         host = host_name(headers.get("host", ""))
-        if host in self.hosts:
+        if host in self.hosts or (self.any_address and host and _is_address(host)):
             return None
         known = ", ".join(sorted(self.hosts))
-        return _refusal(
-            400, "wrong_host", f"This server does not answer for host {host!r}, only for {known}."
+        message = (
+            f"This server does not answer for host {host!r}, only for {known}. Name it in the "
+            "setting serve.hosts if it is yours."
         )
+        return error_answer(path, 400, "wrong_host", message)
+
+
+class BodyLimit:
+    """Middleware: refuse requests of too large a body, after it is known who asks."""
+
+    def __init__(self, app: ASGIApp, body_limit: int = BODY_LIMIT_BYTES) -> None:
+        self.app = app
+        self.body_limit = body_limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the body of one request, and pass it on in one piece."""
+        if scope["type"] != "http" or scope["method"] in SAFE_METHODS:
+            await self.app(scope, receive, send)
+            return
+        path = scope["path"]
+        limit = max(self.body_limit, BODY_LIMITS.get(path, 0))
+        body = await _read_body(Headers(scope=scope), receive, limit)
+        if body is None:
+            message = f"The request is larger than {limit:,} bytes. Send less at once."
+            await error_answer(path, 413, "too_large", message)(scope, receive, send)
+            return
+        await self.app(scope, _replay(body, receive), send)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def host_name(host_header: str) -> str | None:
@@ -97,7 +128,7 @@ def host_name(host_header: str) -> str | None:
     return parts.hostname
 
 
-def _foreign_page(method: str, headers: Headers) -> JSONResponse | None:
+def _foreign_page(path: str, method: str, headers: Headers) -> JSONResponse | None:
     """A browser says where a request comes from; programs say nothing and pass."""
     if method in SAFE_METHODS:
         return None
@@ -106,15 +137,12 @@ def _foreign_page(method: str, headers: Headers) -> JSONResponse | None:
     own = origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
     if own and site in (None, "same-origin", "none"):
         return None
-    return _refusal(
+    return error_answer(
+        path,
         403,
         "foreign_origin",
         f"The request comes from another site ({origin or site}). Use this server's own page.",
     )
-
-
-def _refusal(status: int, code: str, message: str) -> JSONResponse:
-    return JSONResponse({"error": {"code": code, "message": message}}, status_code=status)
 
 
 async def _read_body(headers: Headers, receive: Receive, limit: int) -> bytes | None:

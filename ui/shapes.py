@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
-from storage.records import Conversation, Demonstration, Metric, Ranking, Reply, Run, Turn, Version
+from storage.imports import Import
+from storage.ratings import FoundDemonstration, FoundRanking
+from storage.records import (
+    Choice,
+    Conversation,
+    Demonstration,
+    Label,
+    Metric,
+    Ranking,
+    Reply,
+    Run,
+    Turn,
+    Version,
+)
 
 
 def conversation_json(conversation: Conversation) -> dict[str, Any]:
@@ -19,8 +33,12 @@ def conversation_json(conversation: Conversation) -> dict[str, Any]:
     }
 
 
-def reply_json(reply: Reply, *, reveal: bool) -> dict[str, Any]:
-    """A reply; who made it only when revealed, because ratings are blind."""
+def reply_json(reply: Reply, *, reveal: bool, is_ranked: bool) -> dict[str, Any]:
+    """A reply; who made it only when revealed or ranked, because ratings are blind.
+
+    Why it is shown, which tells how it scored, only when the person has ranked it: a ranking that
+    knew the score would teach the reward model its own opinion.
+    """
     shown = {
         "id": reply.id,
         "position": reply.position,
@@ -28,9 +46,19 @@ def reply_json(reply: Reply, *, reveal: bool) -> dict[str, Any]:
         "state": reply.state,
         "finish_reason": reply.finish_reason,
     }
-    if reveal:
-        made = {"version": reply.version, "seed": reply.seed, "sampling": reply.sampling}
-        shown |= {**made, "slot_type": reply.slot_type}
+    if reveal or is_ranked:
+        shown |= {"version": reply.version, "seed": reply.seed, "sampling": reply.sampling}
+    if is_ranked:
+        shown |= {"slot_type": reply.slot_type, "candidate": reply.candidate}
+        shown |= {"score": reply.score, "propensity": reply.propensity}
+    return shown
+
+
+def choice_json(choice: Choice, *, is_ranked: bool) -> dict[str, Any]:
+    """What the replies of a turn were chosen from; the scores only when they are ranked."""
+    shown = {"policy": choice.policy, "candidates": choice.candidates, "note": choice.note}
+    if is_ranked:
+        shown |= {"version": choice.version, "scores": list(choice.scores)}
     return shown
 
 
@@ -40,15 +68,26 @@ def turn_json(
     reveal: bool,
     ranking: Ranking | None = None,
     demonstration: Demonstration | None = None,
+    labels: Mapping[int, Mapping[str, bool]] | None = None,
 ) -> dict[str, Any]:
-    """A turn with its replies and what the person made of them."""
+    """A turn with its replies and what the person made of them; ``labels`` by reply id."""
+    is_ranked = ranking is not None
+    labelled = labels or {}
+    choice = turn.choice
     return {
         "turn_id": turn.id,
         "conversation_id": turn.conversation_id,
         "parent_reply_id": turn.parent_reply_id,
         "text": turn.text,
         "created_at": turn.created_at,
-        "replies": [reply_json(reply, reveal=reveal) for reply in turn.replies],
+        "replies": [
+            {
+                **reply_json(reply, reveal=reveal, is_ranked=is_ranked),
+                "labels": dict(labelled.get(reply.id, {})),
+            }
+            for reply in turn.replies
+        ],
+        "choice": None if choice is None else choice_json(choice, is_ranked=is_ranked),
         "ranking": None if ranking is None else ranking_json(ranking),
         "demonstration": None if demonstration is None else demonstration_json(demonstration),
     }
@@ -69,6 +108,41 @@ def ranking_json(ranking: Ranking) -> dict[str, Any]:
         "revision": ranking.revision_of is not None,
         "created_at": ranking.created_at,
     }
+
+
+def found_ranking_json(found: FoundRanking) -> dict[str, Any]:
+    """A ranking with what a list shows of it."""
+    return {
+        **ranking_json(found.ranking),
+        "person": found.person,
+        "conversation_id": found.conversation_id,
+        "prompt": found.prompt,
+        "best": found.best,
+        "versions": list(found.versions),
+        "labels": list(found.labels),
+    }
+
+
+def label_json(label: Label) -> dict[str, Any]:
+    """What a person says of a reply."""
+    return {"reply_id": label.reply_id, "label": label.label, "value": label.value}
+
+
+def found_demonstration_json(found: FoundDemonstration) -> dict[str, Any]:
+    """A demonstration with the conversation that it answers."""
+    return {
+        **demonstration_json(found.demonstration),
+        "person": found.person,
+        "conversation_id": found.conversation_id,
+        "messages": [dataclasses.asdict(message) for message in found.demonstration.messages],
+    }
+
+
+def import_json(one: Import) -> dict[str, Any]:
+    """An import; ``report`` is what it told at its end."""
+    fields = dataclasses.asdict(one)
+    del fields["id"], fields["person_id"]
+    return {"import_id": one.id, **fields}
 
 
 def demonstration_json(demonstration: Demonstration) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fake_engine import FakeEngine
 from fake_server import http_client, open_fake, wait_until_loaded
 
 from chatrlhf.app import build_app
-from chatrlhf.settings import RoundSettings, Settings
+from chatrlhf.settings import ChatSettings, RoundSettings, Settings
+from storage.database import Database, open_database
 
 
 @pytest.fixture
@@ -17,7 +20,12 @@ def engine():
 
 @pytest.fixture
 def settings(tmp_path):
-    return replace(Settings(data_dir=tmp_path / "data"), round=RoundSettings(refit_every=3))
+    """Duels by wish only: which turns are some is drawn from their seeds."""
+    return replace(
+        Settings(data_dir=tmp_path / "data"),
+        round=RoundSettings(refit_every=3),
+        chat=ChatSettings(duels=0.0),
+    )
 
 
 @pytest.fixture
@@ -57,3 +65,18 @@ def rank(client):
         return client.post(f"/api/turns/{turn['turn_id']}/ranking", json={"ranks": by_id, **more})
 
     return post
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The data folder of commands."""
+    folder = tmp_path / "data"
+    monkeypatch.setenv("CHATRLHF_DATA", str(folder))
+    return folder
+
+
+@pytest.fixture
+def db(data: Path) -> Iterator[Database]:
+    opened = open_database(data / "chatrlhf.db")
+    yield opened
+    opened.close()

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import threading
 
 import pytest
+from event_stream import events_of, stream
+from waiting import wait_for
 
 from chatrlhf.engine.requests import Failed
 from chatrlhf.errors import ContextOverflowError, OverloadedError
 from storage import conversations, people
 
 TEXTS = [f"word0 word1 word2 {row}" for row in range(4)]
-
-
-def events_of(text: str) -> list[tuple[str, dict]]:
-    """The (name, data) pairs of an event stream, parsed as the specification says."""
-    found = []
-    for block in text.split("\n\n"):
-        fields = dict(
-            line.split(": ", 1) for line in block.splitlines() if line[:1] not in ("", ":")
-        )
-        if fields:
-            found.append((fields["event"], json.loads(fields["data"])))
-    return found
-
-
-def stream(client, conversation, **body):
-    answer = client.post(
-        f"/api/conversations/{conversation}/turns",
-        json={"text": "Hello", **body},
-        headers={"Accept": "text/event-stream"},
-    )
-    assert answer.headers["content-type"].startswith("text/event-stream"), answer.text
-    return events_of(answer.text)
 
 
 def test_health_says_what_is_live(client):
@@ -109,10 +88,10 @@ def test_a_reload_reads_the_whole_turn_again(client, conversation, engine):
     url = f"/api/conversations/{conversation}/turns"
     sender = threading.Thread(target=client.post, args=(url,), kwargs={"json": {"text": "Hello"}})
     sender.start()
-    while not engine.streams:
-        pass
-    while not (turns := client.get(f"/api/conversations/{conversation}").json()["turns"]):
-        pass
+    wait_for(lambda: engine.streams, 30.0)
+    history = f"/api/conversations/{conversation}"
+    wait_for(lambda: client.get(history).json()["turns"], 30.0)
+    turns = client.get(history).json()["turns"]
     turn_id = turns[0]["turn_id"]
     threading.Timer(0.2, engine.go.set).start()
     running = events_of(client.get(f"/api/turns/{turn_id}/events").text)
@@ -183,8 +162,9 @@ def test_a_streaming_reply_can_be_cut_and_then_ranked(client, conversation, engi
         target=lambda: answers.append(client.post(url, json={"text": "Hello", "replies": 2}))
     )
     sender.start()
-    while not (turns := client.get(f"/api/conversations/{conversation}").json()["turns"]):
-        pass
+    history = f"/api/conversations/{conversation}"
+    wait_for(lambda: client.get(history).json()["turns"], 30.0)
+    turns = client.get(history).json()["turns"]
     reply = turns[0]["replies"][0]
     assert rank(turns[0], (1, 2)).status_code == 409
     assert client.post(f"/api/replies/{reply['id']}/cancel").json()["cancelled"] is True

@@ -1,4 +1,4 @@
-"""Rankings, undo, revisions, demonstrations, labels and the queue over HTTP."""
+"""Rankings, undo, revisions, demonstrations and labels over HTTP."""
 
 from __future__ import annotations
 
@@ -97,25 +97,3 @@ def test_text_comes_back_byte_for_byte(client, conversation):
     text = "שלום \u202eabc\u202c 👩‍👩‍👧‍👦 e\u0301 \ufeff \t\r\n x"
     url = f"/api/conversations/{conversation}/turns"
     assert client.post(url, json={"text": text}).json()["text"] == text
-
-
-def test_the_pool_comes_with_prompts_and_takes_more_once(client):
-    before = client.get("/api/prompts").json()
-    assert len(before) >= 100
-    assert {prompt["split"] for prompt in before} == {"train", "held_out"}
-    body = {"prompts": [{"text": "What is a quokka, exactly?", "tags": ["animals"]}]}
-    assert client.post("/api/prompts", json=body).json() == {"added": 1}
-    assert client.post("/api/prompts", json=body).json() == {"added": 0}
-    assert len(client.get("/api/prompts").json()) == len(before) + 1
-
-
-def test_the_queue_goes_on_to_the_next_prompt_once_one_is_ranked(client, conversation, rank):
-    first = client.get("/api/queue/next").json()
-    assert first["prompt"]["text"] == client.get("/api/prompts").json()[0]["text"]
-    url = f"/api/conversations/{conversation}/turns"
-    turn = client.post(url, json={"text": first["prompt"]["text"]}).json()
-    assert client.get("/api/queue/next").json() == first
-    rank(turn)
-    second = client.get("/api/queue/next").json()
-    assert second["prompt"]["id"] != first["prompt"]["id"]
-    assert second["remaining"] == first["remaining"] - 1

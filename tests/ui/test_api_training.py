@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
-from fake_server import serve_with_trainer
+import io
+import zipfile
 
-from storage import runs
+import pytest
+import torch
+from fake_server import serve_with_trainer
+from peft import PeftConfig
+from safetensors.torch import load_file
+
+from chatrlhf.models.adapter_files import AdapterShape, Component, write_version
+from storage import runs, versions
 from storage.records import Metric, Sample
 
 
@@ -99,3 +106,51 @@ def test_metrics_events_and_samples_of_a_round_are_shown(client, app):
     shown = client.get(url).json()
     assert shown["state"] == "running"
     assert "fence" not in shown
+
+
+def test_old_versions_are_listed_first_and_removed_when_told(client, app):
+    for name in ("v0", "v1"):
+        folder = app.settings.versions_dir / name
+        folder.mkdir(parents=True)
+        (folder / "weights").write_bytes(b"x" * 10)
+    versions.register_version(app.db, "v2", "v1", None, "", {}, "")
+    versions.promote(app.db, "v2", "local")
+    versions.set_alias(app.db, "previous", "v2")
+    body = {"keep": 0}
+    listed = client.post("/api/versions/gc", json=body).json()
+    # v1 is the parent of the live version.
+    assert listed == {
+        "removed": False,
+        "versions": [{"name": "v0", "state": "ready", "files_bytes": 10}],
+        "files_bytes": 10,
+    }
+    assert (app.settings.versions_dir / "v0").is_dir()
+    removed = client.post("/api/versions/gc", json={**body, "dry_run": False}).json()
+    assert removed["removed"] is True
+    assert not (app.settings.versions_dir / "v0").exists()
+    assert client.get("/api/versions/v0").json()["state"] == "retired"
+    assert client.post("/api/versions/gc").json()["versions"] == []
+    assert client.post("/api/versions/gc", json={"keep": -1}).status_code == 422
+
+
+def test_an_adapter_is_downloaded_as_a_folder_that_peft_reads(client, app, tmp_path):
+    lora = {
+        f"base_model.model.model.layers.0.self_attn.q_proj.lora_{letter}.weight": torch.ones(shape)
+        for letter, shape in (("A", (2, 5)), ("B", (3, 2)))
+    }
+    shape = AdapterShape(2, 2.0, ("q_proj",))
+    sha256 = write_version(
+        app.settings.versions_dir, "v2", {"policy": Component(lora)}, shape, {"base": {}}
+    )
+    versions.register_version(app.db, "v2", None, None, sha256, {}, "")
+    answer = client.get("/api/versions/v2/export")
+    assert answer.headers["content-disposition"] == 'attachment; filename="v2.zip"'
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        archive.extractall(tmp_path)
+    assert PeftConfig.from_pretrained(tmp_path / "v2").r == 2
+    found = load_file(tmp_path / "v2" / "adapter_model.safetensors")
+    assert {key: tensor.tolist() for key, tensor in found.items()} == {
+        key: tensor.tolist() for key, tensor in lora.items()
+    }
+    assert client.get("/api/versions/v9/export").status_code == 404
+    assert client.get("/api/versions/v1/export").status_code == 409  # it has no files

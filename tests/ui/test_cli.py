@@ -14,27 +14,12 @@ import typer
 
 from chatrlhf.errors import ModelError, UnknownModelError
 from chatrlhf.settings import Settings
-from storage import demonstrations, people, prompts, runs, versions
-from storage.database import Database, open_database
-from storage.records import Message
+from storage import prompts, runs, versions
+from storage.database import Database
 from ui import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "data"
-    monkeypatch.setenv("CHATRLHF_DATA", str(folder))
-    return folder
-
-
-@pytest.fixture
-def db(data: Path) -> Iterator[Database]:
-    opened = open_database(data / "chatrlhf.db")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
@@ -74,8 +59,22 @@ def test_the_commands_are_those_of_the_interface() -> None:
     found = {" ".join(path) for path, _ in every_command()}
     assert found >= {
         *("serve", "train", "simulate", "models", "models get", "versions list", "versions show"),
-        *("versions promote", "versions rollback", "versions verify", "prompts import", "export"),
+        *("versions promote", "versions rollback", "versions verify", "versions gc"),
+        *("versions export", "prompts import", "export"),
+        *("import", "backup", "restore", "check", "doctor"),
     }
+
+
+def test_every_command_that_tells_something_can_tell_it_to_programs() -> None:
+    # Those that work, and those whose output is a file or a page anyway.
+    silent = {"serve", "train", "simulate", "api", "models get", "versions promote"}
+    silent |= {"versions rollback", "people password", "people keys revoke"}
+    for path, command in every_command():
+        name = " ".join(path)
+        if not name or name in silent or getattr(command, "commands", None):
+            continue
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert "--json" in options, name
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -95,7 +94,7 @@ def test_help_loads_nothing_heavy() -> None:
 def test_no_command_serves(data: Path, served: list[Any]) -> None:
     assert cli.main([]) == 0
     settings, options = served[0]
-    assert options == {"with_trainer": True, "open_browser": False}
+    assert options == {"with_trainer": True, "open_browser": False, "window": False}
     assert settings.data_dir == data
 
 
@@ -103,11 +102,19 @@ def test_options_of_serve_reach_the_settings_with_or_without_its_name(
     data: Path, served: list[Any], tmp_path: Path
 ) -> None:
     given = ["--model", "tiny", "--host", "::1", "--port", "0", "--replies", "2"]
-    given += ["--quantize", "fp32", "--no-trainer", "--open", "--data", str(tmp_path / "other")]
+    given += [
+        "--quantize",
+        "fp32",
+        "--no-trainer",
+        "--open",
+        "--window",
+        "--data",
+        str(tmp_path / "other"),
+    ]
     for arguments in (given, ["serve", *given]):
         assert cli.main(arguments) == 0
         settings, options = served.pop()
-        assert options == {"with_trainer": False, "open_browser": True}
+        assert options == {"with_trainer": False, "open_browser": True, "window": True}
         assert (settings.serve.host, settings.serve.port) == ("::1", 0)
         assert (settings.model.name, settings.model.quantization) == ("tiny", "fp32")
         assert settings.chat.replies == 2
@@ -215,6 +222,92 @@ def test_verify_names_the_damaged_version(db: Database, capsys: Capture) -> None
     problems = json.loads(capsys.readouterr().out)
     assert set(problems) == {"v0"}
     assert problems["v0"]
+
+
+def add_files(db: Database, name: str) -> Path:
+    folder = db.path.parent / "versions" / name
+    folder.mkdir(parents=True)
+    (folder / "weights").write_bytes(b"x" * 1000)
+    return folder
+
+
+def test_gc_lists_first_and_removes_when_told(db: Database, capsys: Capture) -> None:
+    folders = {}
+    for number in range(4):
+        add_version(db, f"v{number}", f"v{number - 1}" if number else None)
+        folders[f"v{number}"] = add_files(db, f"v{number}")
+    versions.promote(db, "v3", "local")
+    assert cli.main(["versions", "gc", "--keep", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "v0" in shown
+    assert "Nothing was removed: add --apply" in shown
+    assert all(folder.is_dir() for folder in folders.values())
+    assert cli.main(["versions", "gc", "--keep", "1", "--apply", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    # v3 is live and v2 its parent.
+    assert [row["name"] for row in found["versions"]] == ["v0", "v1"]
+    assert (found["removed"], found["files_bytes"]) == (True, 2000)
+    assert [name for name, folder in folders.items() if folder.is_dir()] == ["v2", "v3"]
+    assert versions.get_version(db, "v0").state == "retired"
+    assert cli.main(["versions", "gc", "--keep", "1"]) == 0
+    assert "nothing to remove" in capsys.readouterr().out
+    assert cli.main(["versions", "verify", "v0"]) == 0
+    assert "v0: its files were removed" in capsys.readouterr().out
+
+
+def test_gc_refuses_a_negative_number(db: Database, capsys: Capture) -> None:
+    assert cli.main(["versions", "gc", "--keep", "-1"]) == 2
+
+
+@pytest.fixture
+def real_version(db: Database, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """v0 with real files, of a tiny model that the settings name; the model's folder."""
+    from serving import RANK, write_random_version
+    from tiny_model import write_tiny_model
+
+    from chatrlhf.models.adapter_files import file_sha256
+    from chatrlhf.models.base_model import load_base_model
+    from chatrlhf.models.lora import LoraBank
+
+    model = write_tiny_model(tmp_path / "model")
+    base = load_base_model(model, quantization="fp32")
+    folder = data / "versions"
+    folder.mkdir(parents=True)
+    bank = LoraBank(base.model, RANK, float(RANK))
+    made = write_random_version(base, bank, folder, "v0", seed=4)
+    sha256 = file_sha256(made / "manifest.json")
+    versions.register_version(db, "v0", None, None, sha256, {}, "")
+    monkeypatch.setenv("CHATRLHF_MODEL_NAME", str(model))
+    return model
+
+
+def test_a_version_is_exported_in_each_form(
+    real_version: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    out = tmp_path / "out"
+    assert cli.main(["versions", "export", "v0", str(out / "peft"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert sorted(Path(name).name for name in told["files"]) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    plain = AutoModelForCausalLM.from_pretrained(real_version)
+    assert PeftModel.from_pretrained(plain, out / "peft").peft_config
+    assert cli.main(["versions", "export", "v0", str(out / "whole"), "--merged"]) == 0
+    capsys.readouterr()
+    merged = AutoModelForCausalLM.from_pretrained(out / "whole")
+    assert merged.config.model_type == plain.base_model.config.model_type
+    assert cli.main(["versions", "export", "v0", str(out / "v0.gguf"), "--gguf"]) == 0
+    assert (out / "v0.gguf").read_bytes()[:4] == b"GGUF"
+    capsys.readouterr()
+    assert cli.main(["versions", "export", "v0", str(out / "peft")]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert cli.main(["versions", "export", "v0", str(out / "x"), "--gguf", "--merged"]) == 2
+    assert cli.main(["versions", "export", "v9", str(out / "x")]) == 2
+    assert sorted(path.name for path in out.iterdir()) == ["peft", "v0.gguf", "whole"]
 
 
 # --- train --------------------------------------------------------------------------------
@@ -401,21 +494,36 @@ def test_a_wrong_line_is_named_and_nothing_is_imported(
     assert prompts.list_prompts(db) == []
 
 
-def test_export_writes_one_object_a_line(db: Database, tmp_path: Path, capsys: Capture) -> None:
-    person = people.ensure_local_person(db).id
-    messages = [Message("user", "Grüße?")]
-    demonstrations.save_demonstration(db, person, "Hallo!", messages=messages)
-    assert cli.main(["export"]) == 0
-    row = json.loads(capsys.readouterr().out)
-    assert (row["type"], row["text"]) == ("demonstration", "Hallo!")
-    assert row["messages"] == [{"role": "user", "content": "Grüße?"}]
-    output = tmp_path / "out.jsonl"
-    assert cli.main(["export", "--output", str(output)]) == 0
-    assert json.loads(output.read_text(encoding="utf-8")) == row
+def test_wrong_lines_can_be_skipped(db: Database, tmp_path: Path, capsys: Capture) -> None:
+    table = tmp_path / "prompts.csv"
+    table.write_text('text,tags\n"One, two?",a\n,b\nThree?,\n')
+    options = ["prompts", "import", str(table), "--tag", "team"]
+    assert cli.main(options) == 2
+    assert "--skip-wrong" in capsys.readouterr().err
+    assert cli.main([*options, "--skip-wrong", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert (report["added"], report["failed"], report["errors"][0]["line"]) == (2, 1, 3)
+    assert [one.tags for one in prompts.list_prompts(db)] == [("a", "team"), ("team",)]
 
 
-def test_export_to_a_folder_that_is_not_there_is_explained(
-    db: Database, tmp_path: Path, capsys: Capture
-) -> None:
-    assert cli.main(["export", "--output", str(tmp_path / "no" / "out.jsonl")]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+def test_prompts_are_written_listed_deleted_and_brought_back(db: Database, capsys: Capture) -> None:
+    assert cli.main(["prompts", "list"]) == 0
+    assert "chatrlhf prompts add TEXT" in " ".join(capsys.readouterr().out.split())
+    assert cli.main(["prompts", "add", "A [long] text", "--template", "summarise"]) == 0
+    assert cli.main(["prompts", "add", "Hi", "--tag", "x", "--json"]) == 0
+    capsys.readouterr()
+    assert cli.main(["prompts", "list", "--json", "--tag", "summarise"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["text"].endswith("A [long] text")
+    assert row["ratings"] == 0
+    assert cli.main(["prompts", "delete", str(row["id"])]) == 0
+    assert [one.text for one in prompts.list_prompts(db)] == ["Hi"]
+    assert cli.main(["prompts", "delete", str(row["id"])]) == 2
+    assert cli.main(["prompts", "delete", str(row["id"]), "--undo", "--json"]) == 0
+    assert len(prompts.list_prompts(db)) == 2
+    capsys.readouterr()
+    assert cli.main(["prompts", "list"]) == 0
+    assert "Summarise this text" in capsys.readouterr().out
+    assert cli.main(["prompts", "templates"]) == 0
+    assert "classify" in capsys.readouterr().out
+    assert cli.main(["prompts", "add", "a", "--template", "poem"]) == 2

@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-import time
-
 import httpx
 import pytest
-import uvicorn
+from listening import Listening
+from waiting import wait_for
 
-from ui.server import create_server, listener_url, open_listener
+from ui.server import create_server
 
 
 @pytest.fixture
 def http(app):
     """A client of the app over TCP."""
-    config = uvicorn.Config(create_server(app, with_page=False), log_level="warning")
-    server = uvicorn.Server(config)
-    with open_listener("127.0.0.1", 0) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        with httpx.Client(base_url=listener_url(listener), timeout=30) as client:
-            yield client
-        server.should_exit = True
-        thread.join(30)
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + 30.0
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    listening = Listening(create_server(app, with_page=False))
+    with httpx.Client(base_url=listening.url, timeout=30) as client:
+        yield client
+    listening.stop()
 
 
 def read_until(lines, words: str) -> None:
@@ -52,7 +38,7 @@ def test_a_turn_is_finished_and_stored_when_its_page_goes_away(http, engine):
     def states() -> set[str]:
         return {reply["state"] for reply in http.get(url).json()["turns"][0]["replies"]}
 
-    wait_for(lambda: states() == {"complete"})
+    wait_for(lambda: states() == {"complete"}, 30.0)
     assert not engine.streams[0].all_cancelled.is_set()
 
 
@@ -78,4 +64,12 @@ def test_a_completion_is_cut_when_its_client_goes_away(http, engine):
     body = {"messages": [{"role": "user", "content": "Hello"}], "stream": True}
     with http.stream("POST", "/v1/chat/completions", json=body) as answer:
         read_until(answer.iter_lines(), "word0")
-    wait_for(engine.streams[0].all_cancelled.is_set)
+    wait_for(engine.streams[0].all_cancelled.is_set, 30.0)
+
+
+def test_an_answer_nobody_waits_for_any_more_is_cut(http, engine):
+    engine.go.clear()
+    body = {"messages": [{"role": "user", "content": "Hello"}]}
+    with pytest.raises(httpx.ReadTimeout):
+        http.post("/v1/chat/completions", json=body, timeout=0.5)
+    wait_for(engine.streams[0].all_cancelled.is_set, 30.0)

@@ -21,6 +21,7 @@ for (const key of JSON.parse(process.argv[2])) {
   else if (key === "Enter") order = restEqual(order, positions);
   else if (key === "U") order = takeBack(order);
   else if (key === "0") order = allEqual(positions);
+  else if (key.includes("@")) order = putAt(order, ...key.split("@").map(Number), positions);
   else order = place(order, Number(key), positions);
   shown.push(orderText(order) + (isComplete(order, positions) ? "!" : ""));
 }
@@ -92,3 +93,24 @@ def test_a_number_after_a_complete_order_begins_a_new_one():
 
 def test_a_number_that_no_reply_has_does_nothing():
     assert press("7 1") == ["", "1"]
+
+
+def test_dragging_gives_any_place_first_and_the_last_follows():
+    assert press("3@4 1@1 2@2") == ["?>?>?>3", "1>?>?>3", "1>2>4>3!"]
+
+
+def test_a_reply_dragged_to_a_taken_place_moves_the_others_to_the_nearest_gap():
+    assert press("1@1 2@1") == ["1", "2>1"]
+    assert press("1@4 2@4")[-1] == "?>?>1>2"
+
+
+def test_within_a_complete_order_dragging_reorders():
+    assert press("1 2 3 4@1") == ["1", "1>2", "1>2>3>4!", "4>1>2>3!"]
+    assert press("1 2 3 1@3")[-1] == "2>3>1>4!"
+    assert press("1 = 2 3 4@1")[-1] == "4>1=2>3!"
+
+
+def test_keys_fill_the_gaps_that_dragging_left():
+    assert press("3@4 1 2") == ["?>?>?>3", "1>?>?>3", "1>2>4>3!"]
+    assert press("3@4 Enter") == ["?>?>?>3", "1=2=4>3!"]
+    assert press("3@2 1 = 4") == ["?>3", "1>3", "1>3", "1>3=4>2!"]
