@@ -122,7 +122,7 @@ def test_a_reply_of_ones_own_is_stored(ranking, server):
     field.fill("Blue, like the sea.\nOr is it green?")
     ranking.page.get_by_test_id("demonstration-save").click()
     shown = ranking.page.get_by_test_id("demonstration-stored")
-    expect(shown).to_have_text("Blue, like the sea.\nOr is it green?")
+    expect(shown).to_have_text("Blue, like the sea.\nOr is it green?", use_inner_text=True)
     field = ranking.page.get_by_test_id("demonstration-text")
     ranking.keys("e")
     expect(field).to_have_value("Blue, like the sea.\nOr is it green?")

@@ -6,7 +6,9 @@ import re
 
 from playwright.sync_api import Locator, Page, expect
 
-PATIENCE_MS = 90_000
+# A machine may be busy; only a test that fails waits so long.
+PATIENCE_MS = 30_000
+WRITING_PATIENCE_MS = 120_000
 
 # Records the texts of the current turn's cards at each change: [[length, is writing], ...].
 WATCH_GROWTH = """
@@ -22,6 +24,11 @@ new MutationObserver(() => {
   window.growthText = text;
 }).observe(document, { childList: true, subtree: true, characterData: true, attributes: true });
 """
+
+
+def click_twice(button: Locator) -> None:
+    """Click again before anything could be answered."""
+    button.evaluate("(node) => { node.click(); node.click(); }")
 
 
 class ChatPage:
@@ -63,14 +70,24 @@ class ChatPage:
         return self.card(shown).get_by_test_id("reply-text")
 
     def texts(self) -> list[str]:
-        """All that the cards show, with the marks of invisible characters turned back."""
+        """All that the cards show as plain text, the marks of invisible characters turned back."""
         script = """node => {
           const copy = node.cloneNode(true);
           for (const mark of copy.querySelectorAll(".unseen"))
             mark.replaceWith(String.fromCodePoint(parseInt(mark.textContent.slice(2), 16)));
           return copy.textContent;
         }"""
-        return [card.get_by_test_id("reply-text").evaluate(script) for card in self.cards.all()]
+        self.prefer("plain", value=True)
+        texts = [card.get_by_test_id("reply-text").evaluate(script) for card in self.cards.all()]
+        self.prefer("plain", value=False)
+        return texts
+
+    def prefer(self, name: str, value: object) -> None:
+        """Set a preference of this browser, as the settings do."""
+        self.page.evaluate(
+            "async ([name, value]) => (await import('/board/preferences.js')).prefer(name, value)",
+            [name, value],
+        )
 
     @property
     def receipt(self) -> Locator:
@@ -93,7 +110,8 @@ class ChatPage:
     def wait_written(self) -> None:
         """Wait until no reply is written any more."""
         expect(self.cards.first).to_be_visible()
-        expect(self.page.locator(".reply-card.is-writing")).to_have_count(0)
+        writing = self.page.locator(".reply-card.is-writing")
+        expect(writing).to_have_count(0, timeout=WRITING_PATIENCE_MS)
 
     def keys(self, *keys: str) -> None:
         for key in keys:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,11 @@ from chatrlhf.engine.requests import (
     Finished,
     ReplyRequest,
     ReplyScore,
+    ReplyValues,
     ScoredReplies,
     Started,
+    TokenValue,
+    TokenValues,
 )
 from chatrlhf.errors import ChatRLHFError, ConflictError, NotFoundError, VersionError
 
@@ -48,7 +53,8 @@ class FakeEngine:
     """Row ``i`` says "word0 word1 ... <row>" in as many deltas as there are words.
 
     Clear ``go`` to hold all streams after their first word; ``refuse`` is raised by ``submit``;
-    ``fail_before_start`` and ``fail_after_start`` end streams by ``Failed``.
+    ``fail_before_start`` and ``fail_after_start`` end streams by ``Failed``; ``fail_scoring`` is
+    raised by scoring, and ``score``, if given, takes the place of the number of letters.
     """
 
     def __init__(self, words: int = 3) -> None:
@@ -59,6 +65,9 @@ class FakeEngine:
         self.fail_before_start: Failed | None = None
         self.fail_after_start: Failed | None = None
         self.requests: list[ReplyRequest] = []
+        self.fail_scoring: Exception | None = None
+        self.score: Callable[[str], float] | None = None
+        self.finished: Sequence[bool] | None = None
         self.scored: list[tuple[str, tuple[ChatMessage, ...], int]] = []
         self.streams: list[FakeStream] = []
         self.resident: dict[str, Path] = {}
@@ -94,15 +103,42 @@ class FakeEngine:
     def resident_versions(self) -> Sequence[str]:
         return tuple(self.resident)
 
-    def score_replies(
-        self, folder: Path, messages: Sequence[ChatMessage], replies: Sequence[str], longest: int
-    ) -> ScoredReplies:
-        """The score of a reply is the number of its letters; ``v0`` has no reward model."""
+    def check_scoring(self, folder: Path) -> None:
         if folder.name == "v0":
             raise ConflictError("v0 has no reward model.")
+
+    def score_replies(
+        self,
+        folder: Path,
+        messages: Sequence[ChatMessage],
+        replies: Sequence[str],
+        longest: int,
+        finished: Sequence[bool] | None = None,
+    ) -> ScoredReplies:
+        """The score of a reply is the number of its letters; ``v0`` has no reward model."""
+        self.check_scoring(folder)
+        if self.fail_scoring is not None:
+            raise self.fail_scoring
         self.scored.append((folder.name, tuple(messages), longest))
+        self.finished = finished
+        if self.score is not None:
+            values = [self.score(text) for text in replies]
+            return ScoredReplies(tuple(ReplyScore(value, {}, 0.0) for value in values), ())
         scores = [ReplyScore(len(text), {"ranking": float(len(text))}, 0.5) for text in replies]
         return ScoredReplies(tuple(scores), ("classifier",))
+
+    def token_values(
+        self, folder: Path, messages: Sequence[ChatMessage], replies: Sequence[str], longest: int
+    ) -> TokenValues:
+        """A token a word; its value is the number of letters up to it."""
+        self.check_scoring(folder)
+        found = []
+        for text in replies:
+            words = [word for word in re.split(r"(?<=\s)", text) if word]
+            lengths = itertools.accumulate(map(len, words))
+            values = [float(length) for length in lengths]
+            found.append(ReplyValues(0.0, tuple(map(TokenValue, words, values))))
+        return TokenValues("critic", tuple(found))
 
     def statistics(self) -> dict[str, Any]:
         return {"requests": len(self.requests)}

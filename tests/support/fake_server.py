@@ -10,7 +10,8 @@ from pathlib import Path
 from fake_engine import FakeEngine
 from fastapi.testclient import TestClient
 
-from chatrlhf.app import App, Opened, OpenEngine, build_app
+from chatrlhf.app import App, build_app
+from chatrlhf.loop.open_engine import Opened, OpenEngine
 from chatrlhf.settings import Settings, load_settings
 from storage import runs, versions
 from ui import server
@@ -33,7 +34,7 @@ def open_fake(engine: FakeEngine) -> OpenEngine:
 
 
 def wait_until_loaded(app: App) -> None:
-    deadline = time.monotonic() + 30.0
+    deadline = time.monotonic() + 120.0
     while app.status == "loading":
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -72,4 +73,4 @@ def main(data_dir: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

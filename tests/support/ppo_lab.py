@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import torch
+from tiny_model import never_sampled
 
 from chatrlhf.settings import PpoSettings
 from chatrlhf.training.ppo import PpoTrainer
@@ -55,7 +56,9 @@ def log_distributions(lab, adapter, prompt, response):
     """Log-probabilities of all tokens where each response token is drawn, (T, V), by the model."""
     with lab.bank.using(adapter):
         ids = torch.tensor([[*prompt, *response]])
-        log_p = lab.base.model(input_ids=ids, use_cache=False).logits[0].log_softmax(-1)
+        logits = lab.base.model(input_ids=ids, use_cache=False).logits[0].clone()
+    logits[:, never_sampled(lab.base)] = -1e30
+    log_p = logits.log_softmax(-1)
     return log_p[len(prompt) - 1 : len(prompt) + len(response) - 1]
 
 

@@ -23,9 +23,8 @@ class RealServer:
 
     def __init__(self, data_dir: Path, *options: str, environment: dict[str, str] | None = None):
         self.data_dir = data_dir
-        command = [sys.executable, "-m", "ui", "serve", "--port", "0", "--data", str(data_dir)]
         self._process = subprocess.Popen(
-            [*command, *options],
+            [sys.executable, "-m", "ui", "serve", "--port", "0", "--data", str(data_dir), *options],
             cwd=ROOT,
             env={**os.environ, **(environment or {})},
             stdout=subprocess.PIPE,

@@ -14,6 +14,8 @@ from chatrlhf.engine.requests import (
     Sampling,
 )
 from chatrlhf.models.adapter_files import AdapterShape, Component, write_version
+from chatrlhf.models.reward_model import ScalarHead
+from chatrlhf.models.reward_terms import FeatureScale, RewardTerms, Term
 from chatrlhf.settings import EngineSettings
 
 RANK = 4
@@ -36,6 +38,35 @@ def write_random_version(base, bank, parent, name, seed):
     shape = AdapterShape(RANK, float(RANK), bank.target_modules)
     write_version(parent, name, {"policy": Component(random_lora(bank, seed))}, shape, fields)
     return parent / name
+
+
+def reward_terms(base, *, classifier=False):
+    """A reward of random linear heads: rankings by an ensemble of three, and a label."""
+    width = ScalarHead(base.hidden_size).weight.numel()
+    generator = torch.Generator().manual_seed(1)
+    terms = {
+        "ranking": Term.linear(1.5, torch.randn(3, width, generator=generator)),
+        "label:toxic": Term.linear(-0.5, torch.randn(1, width, generator=generator)),
+    }
+    if classifier:
+        terms["classifier"] = Term.external(1.0)
+    return RewardTerms(FeatureScale(torch.zeros(width), torch.ones(width)), terms, 0.1)
+
+
+def write_with_reward(serving, name, terms):
+    """A version on disk that has a reward model too; its folder."""
+    base, bank = serving.base, serving.bank
+    write_version(
+        serving.folder,
+        name,
+        {
+            "policy": Component(random_lora(bank, 1)),
+            "reward": Component(random_lora(bank, 2), terms.state()),
+        },
+        AdapterShape(RANK, float(RANK), bank.target_modules),
+        {"base": {"name": "tiny", "sha256": base.base_sha256}},
+    )
+    return serving.folder / name
 
 
 class Serving:

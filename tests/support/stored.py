@@ -1,10 +1,13 @@
-"""What the database file says of a turn, read from outside the server."""
+"""What the database says of a turn."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from page_server import AppServer
 from real_server import RealServer
+
+Server = RealServer | AppServer
 
 
 class StoredRanking(NamedTuple):
@@ -16,7 +19,7 @@ class StoredRanking(NamedTuple):
     revises: bool
 
 
-def rankings(server: RealServer, turn_id: int) -> list[StoredRanking]:
+def rankings(server: Server, turn_id: int) -> list[StoredRanking]:
     """The rankings that a turn has had, oldest first."""
     found = []
     rows = server.rows("SELECT * FROM rankings WHERE turn_id = ? ORDER BY id", turn_id)
@@ -32,19 +35,19 @@ def rankings(server: RealServer, turn_id: int) -> list[StoredRanking]:
     return found
 
 
-def replies(server: RealServer, turn_id: int) -> list[dict]:
+def replies(server: Server, turn_id: int) -> list[dict]:
     """The replies of a turn, in shown order."""
     rows = server.rows("SELECT * FROM replies WHERE turn_id = ? ORDER BY position", turn_id)
     return [dict(row) for row in rows]
 
 
-def turns(server: RealServer, conversation_id: int) -> list[dict]:
+def turns(server: Server, conversation_id: int) -> list[dict]:
     """The turns of a conversation, oldest first."""
     sql = "SELECT * FROM turns WHERE conversation_id = ? ORDER BY id"
     return [dict(row) for row in server.rows(sql, conversation_id)]
 
 
-def demonstrations(server: RealServer, turn_id: int) -> list[str]:
+def demonstrations(server: Server, turn_id: int) -> list[str]:
     """What people wrote for a turn, oldest first."""
     sql = "SELECT text FROM demonstrations WHERE turn_id = ? ORDER BY id"
     return [row["text"] for row in server.rows(sql, turn_id)]

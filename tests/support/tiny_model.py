@@ -184,6 +184,14 @@ def write_tiny_tokenizer(
     return vocabulary
 
 
+def never_sampled(base: Any) -> list[int]:
+    """Ids of the family's control tokens that end no turn, of a loaded tiny model."""
+    added = base.tokenizer.added_tokens_decoder
+    ends = {base.chat_format.end_token_id, base.tokenizer.eos_token_id}
+    ends.update(base.model.generation_config.eos_token_id or [])
+    return [token for token, text in added.items() if text.special and token not in ends]
+
+
 @cache
 def _trained_bytes(size: int) -> str:
     tokenizer = Tokenizer(models.BPE())

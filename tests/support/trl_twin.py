@@ -96,6 +96,7 @@ class Pair:
 def our_models(folder: Path) -> Ours:
     base = load_base_model(folder, quantization="fp32", device="cpu", training=True)
     bias_logits(base.model)
+    base.__dict__["suppressed"] = ()  # TRL samples control tokens like any other
     bank = LoraBank(base.model, RANK, float(RANK))
     for name, seed in (("policy", 1), ("value", 2)):
         bank.add(name, trainable=True)

@@ -1,5 +1,7 @@
 // The only module that talks to the server: JSON calls, and the event stream of a turn.
 
+import { say } from "./words.js";
+
 /** A refusal by the server, or (status 0) no answer at all. The message is for people. */
 export class ApiError extends Error {
   constructor(status, code, message) {
@@ -18,10 +20,13 @@ export class ApiError extends Error {
 export function messageOf(error) {
   if (error instanceof ApiError) return error.message;
   console.error(error);
-  return `The page failed: ${error.message}. Reload it; what you typed is kept.`;
+  return say("The page failed: {reason}. Reload it; what you typed is kept.", { reason: error.message });
 }
 
-const LOST = "The server does not answer. Nothing you typed is lost; it will be tried again.";
+function lost(status = 0) {
+  const text = say("The server does not answer. Nothing you typed is lost; it will be tried again.");
+  return new ApiError(status, "connection_lost", text);
+}
 
 // The page may be mounted below a prefix by a proxy; every address is relative to its base.
 function address(path) {
@@ -36,14 +41,14 @@ async function request(method, path, body, options = {}) {
     response = await fetch(address(path), {
       method,
       headers,
-      body: body === undefined ? undefined : JSON.stringify(body),
+      body: options.raw ?? (body === undefined ? undefined : JSON.stringify(body)),
       cache: "no-store",
       signal: options.signal,
       keepalive: options.keepalive ?? false,
     });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(0, "connection_lost", LOST);
+    throw lost();
   }
   if (!response.ok) throw await refusal(response);
   return response;
@@ -56,14 +61,21 @@ async function refusal(response) {
   } catch {
     // Not our server's answer: a proxy's page, or nothing.
   }
+  if (error?.code === "not_signed_in") leaveForLogin();
   if (error?.message) return new ApiError(response.status, error.code, error.message);
   if (response.status === 502 || response.status === 504)
-    return new ApiError(response.status, "connection_lost", LOST);
+    return lost(response.status);
   return new ApiError(
     response.status,
     "error",
-    `The server answered with status ${response.status}. Try again.`,
+    say("The server answered with status {status}. Try again.", { status: response.status }),
   );
+}
+
+// The session has ended. The place (`#c=7`) is kept, and so are drafts, for when they are back.
+function leaveForLogin() {
+  if (document.body.classList.contains("login")) return;
+  location.assign(new URL(location.hash, address("login")));
 }
 
 /** Call the API and return its JSON. Raises ApiError; `options.signal` aborts. */
@@ -74,7 +86,7 @@ export async function call(method, path, body, options) {
     return await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(0, "connection_lost", LOST);
+    throw lost();
   }
 }
 
@@ -85,7 +97,21 @@ export function listOf(answer, name) {
 
 /** Open an event stream and yield `{event, data}`. Raises ApiError when it breaks. */
 export async function* stream(method, path, body, signal) {
-  const response = await request(method, path, body, { signal, headers: { Accept: "text/event-stream" } });
+  yield* eventsOf(await request(method, path, body, { signal, headers: { Accept: "text/event-stream" } }));
+}
+
+/** Send a file as it is, and yield the events of the answer. Raises ApiError when it breaks. */
+export async function* upload(path, file, signal) {
+  const headers = { Accept: "text/event-stream", "Content-Type": "application/octet-stream" };
+  yield* eventsOf(await request("POST", path, undefined, { signal, headers, raw: file }));
+}
+
+/** An answer of which the bytes are read as they come. Raises ApiError when it is refused. */
+export function download(path, signal) {
+  return request("GET", path, undefined, { signal, headers: { Accept: "*/*" } });
+}
+
+async function* eventsOf(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
   try {
@@ -101,7 +127,7 @@ export async function* stream(method, path, body, signal) {
     }
   } catch (error) {
     if (error.name === "AbortError" || error instanceof ApiError) throw error;
-    throw new ApiError(0, "connection_lost", LOST);
+    throw lost();
   } finally {
     reader.cancel().catch(() => {});
   }

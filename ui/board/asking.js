@@ -1,9 +1,12 @@
 // Asking for replies: sending a message, asking again, and following what is written.
 
 import { messageOf } from "./api.js";
+import { continuation } from "./branches.js";
 import { health } from "./health.js";
+import { wishes } from "./preferences.js";
 import { followTurn, startTurn } from "./stream.js";
-import { isStreaming, topReply } from "./turns.js";
+import { isStreaming } from "./turns.js";
+import { say } from "./words.js";
 
 export class Asking {
   constructor(chat) {
@@ -17,28 +20,40 @@ export class Asking {
   async send(text) {
     const { leaf, turns, composer, current } = this.chat;
     if (leaf && isStreaming(leaf)) {
-      composer.showNote(
-        "The replies are still being written. Wait for them, or press Stop; your message stays here.",
-      );
+      composer.showNote(STILL_WRITING());
       return false;
     }
     if (health().value?.status === "loading") {
       this.heldText = text;
-      composer.showNote("The model is still loading. Your message is sent as soon as it is ready.");
+      composer.showNote(
+        say("The model is still loading. Your message is sent as soon as it is ready."),
+      );
       return false;
     }
     // The order decides where the chat goes on, so it must be stored first.
     if (current?.board.saving === "yes") await current.board.chain;
-    const body = { text };
-    if (leaf !== (turns.at(-1) ?? null)) body.parent_reply_id = continuation(leaf).id;
+    const body = { ...wishes(), text };
+    const { goOnFrom } = this.chat;
+    if (goOnFrom) body.parent_reply_id = goOnFrom.id;
+    else if (leaf !== (turns.at(-1) ?? null)) body.parent_reply_id = continuation(leaf).id;
     return this.#ask(body);
   }
 
-  /** Ask the shown message again: a sibling of the current turn. */
+  /** Ask the shown message again, for replies to rank: a sibling of the current turn. */
   async regenerate() {
     const { leaf } = this.chat;
-    if (!leaf || isStreaming(leaf)) return;
-    await this.#ask({ text: leaf.text, parent_reply_id: leaf.parentReplyId });
+    if (leaf) await this.askAgain(leaf, leaf.text);
+  }
+
+  /** Ask a message, changed or not, at the place of a turn; true when the server took it. */
+  async askAgain(turn, text) {
+    const { leaf, composer } = this.chat;
+    if (leaf && isStreaming(leaf)) {
+      composer.showNote(STILL_WRITING());
+      return false;
+    }
+    const asks = text === turn.text ? { ask: "every" } : {};
+    return this.#ask({ ...wishes(), ...asks, text, parent_reply_id: turn.parentReplyId });
   }
 
   /** Send the message that waited for the model, once it is loaded. */
@@ -115,7 +130,9 @@ export class Asking {
         began(json);
         board = chat.current.board;
       }),
+      asked: live((json) => (board = chat.widen(board.turn, json))),
       restarted: live(() => board.restart()),
+      choosing: live((data) => board.showProgress(data)),
       delta: live((data) => board.addText(data.reply_id, data.text)),
       done: live((data) => board.finishReply(data.reply_id, data)),
       failed: live((message) => chat.composer.showError(message)),
@@ -124,8 +141,5 @@ export class Asking {
   }
 }
 
-/** From where a turn goes on that is not the newest: its top reply, else one picked by its id. */
-function continuation(turn) {
-  const usable = turn.replies.filter((reply) => reply.state === "complete");
-  return topReply(turn) ?? usable[turn.id % usable.length] ?? turn.replies[0];
-}
+const STILL_WRITING = () =>
+  say("The replies are still being written. Wait for them, or press Stop; your message stays here.");

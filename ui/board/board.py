@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastapi import FastAPI
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -19,7 +19,11 @@ ASSETS_PATH = "/board"
 
 HEADER_ID = "chatrlhf-header"
 CHAT_ID = "chatrlhf-chat"
+QUEUE_ID = "chatrlhf-queue"
+RATINGS_ID = "chatrlhf-ratings"
 TRAINING_ID = "chatrlhf-training"
+EVIDENCE_ID = "chatrlhf-evidence"
+PEOPLE_ID = "chatrlhf-people"
 
 STYLESHEETS = (
     "page.css",
@@ -27,30 +31,45 @@ STYLESHEETS = (
     "sidebar.css",
     "chat.css",
     "board.css",
+    "ratings.css",
+    "ratings_files.css",
+    "cards.css",
+    "markdown.css",
+    "settings.css",
+    "queue.css",
+    "pool.css",
     "training.css",
     "tables.css",
     "charts.css",
+    "evidence.css",
+    "compared.css",
+    "people.css",
 )
 ENTRY_MODULE = "page.js"
-SERVED_SUFFIXES = frozenset({".js", ".css"})
 
-ICON = (
-    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E"
-    "%3Crect width='32' height='32' rx='8' fill='%230f6b5c'/%3E%3Cg fill='white'%3E"
-    "%3Crect x='7' y='7' width='18' height='4' rx='2'/%3E"
-    "%3Crect x='7' y='14' width='12' height='4' rx='2' opacity='.75'/%3E"
-    "%3Crect x='7' y='21' width='7' height='4' rx='2' opacity='.5'/%3E%3C/g%3E%3C/svg%3E"
-)
+MANIFEST = "chatrlhf.webmanifest"
+MANIFEST_PATH = "/manifest.json"
+# Types that the standard library does not know everywhere.
+MEDIA_TYPES = {
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".webmanifest": "application/manifest+json",
+}
 
 
 class Assets(StaticFiles):
-    """The page's scripts and styles, revalidated on each load, and nothing else of the folder."""
+    """The page's files, revalidated on each load, and nothing else of the folder."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Answer one request; a browser may keep the file but must ask whether it changed."""
-        if Path(path).suffix not in SERVED_SUFFIXES:
+        media_type = MEDIA_TYPES.get(Path(path).suffix)
+        if media_type is None:
             return Response("There is no such file.", status_code=404)
         response = await super().get_response(path, scope)
+        if response.status_code == 200:
+            response.headers["Content-Type"] = media_type
         response.headers["Cache-Control"] = "no-cache"
         return response
 
@@ -58,10 +77,22 @@ class Assets(StaticFiles):
 def mount_assets(app: FastAPI) -> None:
     """Serve the page's files below ``/board``; call it before Gradio takes the root path."""
     app.mount(ASSETS_PATH, Assets(directory=ASSETS_DIR), name="board")
+    app.add_api_route(MANIFEST_PATH, _manifest, include_in_schema=False)
+
+
+def _manifest() -> FileResponse:
+    """What a browser needs to install the page; Gradio's page names this address."""
+    return FileResponse(ASSETS_DIR / MANIFEST, media_type=MEDIA_TYPES[".webmanifest"])
 
 
 def head_html() -> str:
-    """The tags that load the page's own styles and scripts."""
+    """The tags that load the page's own styles and scripts, and let it be installed as an app."""
+    icons = [
+        f'<link rel="icon" href="{ASSETS_PATH}/icon.svg" type="image/svg+xml">',
+        f'<link rel="apple-touch-icon" href="{ASSETS_PATH}/icon-192.png">',
+        '<meta name="theme-color" content="#faf9f7" media="(prefers-color-scheme: light)">',
+        '<meta name="theme-color" content="#141517" media="(prefers-color-scheme: dark)">',
+    ]
     styles = [f'<link rel="stylesheet" href="{ASSETS_PATH}/{name}">' for name in STYLESHEETS]
     script = f'<script type="module" src="{ASSETS_PATH}/{ENTRY_MODULE}"></script>'
-    return "\n".join([f'<link rel="icon" href="{ICON}">', *styles, script])
+    return "\n".join([*icons, *styles, script])

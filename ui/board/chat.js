@@ -2,31 +2,43 @@
 
 import { call, messageOf } from "./api.js";
 import { Asking } from "./asking.js";
+import { continuedFrom, newestBelow, pathTo } from "./branches.js";
+import { act, goOn, showSkipped } from "./chat_acts.js";
 import { Composer } from "./composer.js";
-import { el, showText } from "./dom.js";
+import { drafts, el } from "./dom.js";
 import { emptyState } from "./empty.js";
 import { onHealth } from "./health.js";
-import { listenForKeys, openHelp, openLarge } from "./keys.js";
+import { listenForKeys } from "./keys.js";
+import { conversationInAddress, showInAddress } from "./place.js";
+import { preference } from "./preferences.js";
 import { RankBar } from "./rankbar.js";
+import { openSettings } from "./settings_dialog.js";
 import { Sidebar } from "./sidebar.js";
+import { conversationWith, systemPromptView } from "./system_prompt.js";
 import { TurnView } from "./turn_view.js";
-import { continuedFrom, isStreaming, newestBelow, pathTo, topReply, turnFrom } from "./turns.js";
+import { isStreaming, topReply, turnFrom } from "./turns.js";
+import { say } from "./words.js";
 
 export class Chat {
-  constructor(host) {
+  /** `openQueue()` shows the queue. */
+  constructor(host, openQueue) {
+    this.openQueue = openQueue;
     this.conversation = null; // {id, systemPrompt}
     this.turns = [];
     this.leaf = null;
     this.views = new Map(); // turn id -> TurnView
     this.active = null; // the board that the keys work on
+    this.goOnFrom = null; // the reply that the next message is to go on from, if one was chosen
+    this.startPrompt = null; // the system prompt that a new conversation was begun with
     this.wasLost = false;
     this.asking = new Asking(this);
     this.composer = new Composer({
       send: (text) => this.asking.send(text),
       stop: () => this.current?.board.cutAll(),
+      settings: () => openSettings(),
       left: () => this.current?.board.focus(),
     });
-    this.rankBar = new RankBar((name) => this.act(name));
+    this.rankBar = new RankBar((name) => act(this, name));
     this.sidebar = new Sidebar({
       open: (id) => this.open(id),
       startNew: () => this.startNew(),
@@ -52,11 +64,17 @@ export class Chat {
       sidebar.phoneNew,
       sidebar.element,
       sidebar.scrim,
-      el("section", { class: "chat-main", "aria-label": "Conversation" }, this.scroller, dock),
+      el(
+        "section",
+        { class: "chat-main", "aria-label": say("Conversation") },
+        el("h2", { class: "sr-only" }, say("Conversation")),
+        this.scroller,
+        dock,
+      ),
     );
     host.append(this.element);
     listenForKeys(this.element, {
-      act: (name) => this.act(name),
+      act: (name) => act(this, name),
       pick: (shown) => this.active?.pick(shown),
     });
     addEventListener("hashchange", () => this.#openFromHash());
@@ -73,13 +91,14 @@ export class Chat {
   // --- opening --------------------------------------------------------------------------------
 
   #openFromHash({ isFirst = false } = {}) {
-    const id = Number(/^#c=(\d+)$/.exec(location.hash)?.[1] ?? 0);
+    const id = conversationInAddress();
     if (id && id !== this.conversation?.id) this.open(id);
     else if (!id && (isFirst || this.conversation)) this.startNew();
   }
 
-  startNew() {
+  startNew({ systemPrompt = null } = {}) {
     this.#leave(null);
+    this.startPrompt = systemPrompt;
     this.composer.useDraft("new");
     this.#render();
     this.composer.field.focus({ preventScroll: true });
@@ -88,7 +107,7 @@ export class Chat {
   async open(id) {
     this.#leave({ id, systemPrompt: "" });
     this.composer.useDraft(id);
-    this.transcript.replaceChildren(el("p", { class: "hint loading" }, "Opening the conversation"));
+    this.transcript.replaceChildren(el("p", { class: "hint loading" }, say("Opening the conversation")));
     await this.load({ isOpening: true });
   }
 
@@ -99,12 +118,12 @@ export class Chat {
     this.leaf = null;
     this.views.clear();
     this.active = null;
+    this.goOnFrom = null;
     this.rankBar.show(null);
     this.composer.showError("");
     this.composer.setWriting(false);
     this.sidebar.select(conversation?.id ?? null);
-    const hash = conversation ? `#c=${conversation.id}` : "";
-    if (location.hash !== hash) history.pushState(null, "", hash || location.pathname + location.search);
+    showInAddress(conversation?.id ?? 0);
   }
 
   /** Fetch the open conversation and follow its newest turn if that is still being written. */
@@ -124,9 +143,9 @@ export class Chat {
     this.conversation.systemPrompt = json.system_prompt ?? "";
     for (const turn of json.turns) this.#take(turn);
     this.asking.forgetTaken(this.turns);
-    this.leaf = this.turns.includes(this.leaf)
-      ? newestBelow(this.turns, this.leaf)
-      : (this.turns.at(-1) ?? null);
+    const kept = this.leaf?.id ?? Number(drafts.read(`leaf:${id}`));
+    const leaf = this.turns.find((turn) => turn.id === kept);
+    this.leaf = leaf ? newestBelow(this.turns, leaf) : (this.turns.at(-1) ?? null);
     this.#render();
     if (isOpening) this.#scrollToCurrent();
     if (isOpening && !this.composer.text) this.current?.board.focus();
@@ -137,9 +156,21 @@ export class Chat {
   #take(json) {
     const turn = turnFrom(json);
     const known = this.views.get(turn.id);
-    if (known) return known.board.update(json);
+    if (known) {
+      if (known.turn.replies.length !== turn.replies.length) this.widen(known.turn, json);
+      return this.views.get(turn.id).board.update(json);
+    }
     this.turns.push(turn);
     return this.#addView(turn);
+  }
+
+  /** A turn that began with one reply is to be ranked after all: show all its replies. */
+  widen(turn, json) {
+    turn.replies = turnFrom({ ...json, text: turn.text }).replies;
+    const { board } = this.#addView(turn);
+    this.#render();
+    if (document.activeElement !== this.composer.field) board.focus();
+    return board;
   }
 
   /** The server has no such turn (any more): give the message back. */
@@ -156,12 +187,16 @@ export class Chat {
       changed: (board) => this.#boardChanged(board),
       activated: (board) => this.#activate(board ?? this.current?.board ?? null),
       failed: (message) => this.composer.showError(message),
+      goOn: (reply) => goOn(this, reply),
+      edited: (of, text) => this.asking.askAgain(of, text),
       switched: (other) => {
         this.leaf = newestBelow(this.turns, other);
+        this.goOnFrom = null;
         this.#render();
         this.#scrollToCurrent();
       },
     });
+    showSkipped(view.board);
     this.views.set(turn.id, view);
     return view;
   }
@@ -170,7 +205,9 @@ export class Chat {
 
   #render() {
     if (!this.leaf) {
-      this.transcript.replaceChildren(emptyState((text) => this.#useExample(text)));
+      const prompt =
+        this.startPrompt ?? (this.conversation?.systemPrompt || preference("systemPrompt") || "");
+      this.transcript.replaceChildren(emptyState((text) => this.#useExample(text), this.openQueue, prompt));
       this.scroller.classList.add("is-empty");
       this.#activate(null);
       return;
@@ -182,16 +219,12 @@ export class Chat {
       view.show({ isCurrent: turn === this.leaf, chosen: continuedFrom(path, turn), turns: this.turns });
       return view.element;
     });
-    this.transcript.replaceChildren(...this.#systemPrompt(), ...parts);
+    drafts.write(`leaf:${this.conversation.id}`, String(this.leaf.id));
+    const { systemPrompt } = this.conversation;
+    const restart = () => this.startNew({ systemPrompt });
+    this.transcript.replaceChildren(...(systemPrompt ? [systemPromptView(systemPrompt, restart)] : []), ...parts);
     this.#activate(this.current.board);
     this.composer.setWriting(isStreaming(this.leaf));
-  }
-
-  #systemPrompt() {
-    if (!this.conversation?.systemPrompt) return [];
-    const text = el("div", { class: "system-prompt", dir: "auto" });
-    showText(text, this.conversation.systemPrompt);
-    return [el("details", {}, el("summary", { class: "hint" }, "System prompt"), text)];
   }
 
   #scrollToCurrent() {
@@ -205,24 +238,25 @@ export class Chat {
     board?.grid.classList.add("is-active");
     this.active = board;
     this.rankBar.show(board);
-    this.#placeholder();
+    this.showPlaceholder();
   }
 
   #boardChanged(board) {
     if (board === this.active) this.rankBar.show(board);
     if (board.turn === this.leaf) {
       this.composer.setWriting(isStreaming(board.turn));
-      this.#placeholder();
+      this.showPlaceholder();
     }
   }
 
-  #placeholder() {
-    const top = this.leaf ? topReply(this.leaf) : null;
+  /** Say in the message field where the next message goes on. */
+  showPlaceholder() {
+    const from = this.goOnFrom ?? (this.leaf ? topReply(this.leaf) : null);
     this.composer.field.placeholder = !this.leaf
-      ? "Ask something"
-      : top
-        ? `Go on from reply ${top.shown}`
-        : "Message";
+      ? say("Ask something")
+      : from
+        ? say("Go on from reply {n}", { n: from.shown })
+        : say("Message");
   }
 
   #onHealth(state) {
@@ -239,6 +273,7 @@ export class Chat {
   /** A turn has begun: show it, and let the keys work on it. */
   began(json) {
     const turn = turnFrom({ ...json, id: json.turn_id });
+    this.goOnFrom = null;
     this.turns.push(turn);
     this.#addView(turn);
     this.leaf = turn;
@@ -251,12 +286,13 @@ export class Chat {
 
   /** The conversation that is open, made now if none is. Raises ApiError. */
   async ensureConversation() {
-    if (this.conversation) return this.conversation;
-    const prompt = this.transcript.querySelector("[data-testid=system-prompt]")?.value.trim() ?? "";
-    const { id } = await call("POST", "/api/conversations", prompt ? { system_prompt: prompt } : {});
-    this.conversation = { id, systemPrompt: prompt };
-    this.composer.draftKey = `message:${id}`;
-    history.pushState(null, "", `#c=${id}`);
+    const known = this.conversation;
+    const field = this.transcript.querySelector("[data-testid=system-prompt]");
+    this.conversation = await conversationWith(known, field?.value.trim() ?? null);
+    if (!known) {
+      this.composer.draftKey = `message:${this.conversation.id}`;
+      showInAddress(this.conversation.id);
+    }
     return this.conversation;
   }
 
@@ -264,45 +300,9 @@ export class Chat {
     this.composer.setText(text);
     this.composer.submit();
   }
-
-  // --- keys -----------------------------------------------------------------------------------
-
-  /** Do what a key or its button does. */
-  act(name) {
-    const board = this.active;
-    const deeds = {
-      help: () => openHelp(),
-      compose: () => this.composer.field.focus(),
-      regenerate: () => this.asking.regenerate(),
-      tie: () => board?.tie(),
-      rest: () => this.#rest(board),
-      bad: () => board?.allBad(),
-      undo: () => board?.undo(),
-      retry: () => board?.retry(),
-      write: () => board?.demonstration.open(),
-      cut: () => board?.startCutting(),
-      large: () => board && openLarge(board, board.focused),
-      skip: () => this.#skip(board),
-      escape: () => board?.dropDraft(),
-    };
-    deeds[name]();
-  }
-
-  #rest(board) {
-    if (!board) return;
-    if (board.isPartial) board.restEqual();
-    else if (!board.shownOrder && board.grid.contains(document.activeElement)) board.pick(board.focused);
-  }
-
-  #skip(board) {
-    if (!board || board.draft || board.turn.ranking) return;
-    board.receipt = "Skipped. The chat goes on from a reply picked at random.";
-    this.rankBar.show(board);
-    this.composer.field.focus();
-  }
 }
 
 /** Fill the Chat tab. */
-export function startChat(host) {
-  return new Chat(host);
+export function startChat(host, openQueue) {
+  return new Chat(host, openQueue);
 }

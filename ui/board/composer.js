@@ -2,9 +2,10 @@
 
 import { button, drafts, el } from "./dom.js";
 import { grow } from "./demonstration.js";
+import { say } from "./words.js";
 
 export class Composer {
-  /** `hooks`: send(text) resolves to true when taken; stop(); left() when Esc leaves the field. */
+  /** `hooks`: send(text) resolves to true when taken; stop(); settings(); left() when Esc leaves the field. */
   constructor(hooks) {
     this.hooks = hooks;
     this.draftKey = "message:new";
@@ -13,16 +14,22 @@ export class Composer {
       class: "field",
       rows: 1,
       dir: "auto",
-      "aria-label": "Message",
+      "aria-label": say("Message"),
       "data-testid": "composer",
       oninput: () => this.#typed(),
       onkeydown: (event) => this.#key(event),
     });
-    this.sendButton = button("Send", () => this.submit(), { kind: "primary", testid: "send" });
-    this.stopButton = button("Stop", () => hooks.stop(), {
+    this.sendButton = button(say("Send"), () => this.submit(), { kind: "primary", testid: "send" });
+    this.stopButton = button(say("Stop"), () => hooks.stop(), {
       kind: "outline",
       testid: "stop",
-      title: "Cut all replies that are being written",
+      title: say("Cut all replies that are being written"),
+    });
+    this.settingsButton = button("\u2699\ufe0e", () => hooks.settings(), {
+      kind: "tool",
+      testid: "settings",
+      "aria-label": say("Settings"),
+      title: say("Settings"),
     });
     this.note = el("p", { class: "note", role: "status" });
     this.errorText = el("span", {});
@@ -30,14 +37,14 @@ export class Composer {
       "div",
       { class: "error-banner", role: "alert", "data-testid": "error-banner", hidden: true },
       this.errorText,
-      button("Close", () => this.showError(""), { kind: "link" }),
+      button(say("Close"), () => this.showError(""), { kind: "link" }),
     );
     this.element = el(
       "div",
       { class: "composer" },
       this.error,
       this.note,
-      el("div", { class: "composer-row" }, this.field, this.stopButton, this.sendButton),
+      el("div", { class: "composer-row" }, this.settingsButton, this.field, this.stopButton, this.sendButton),
     );
     this.setWriting(false);
   }

@@ -1,7 +1,9 @@
 // "Write your own": the reply a person would have wanted. It trains by imitation.
 
 import { call, messageOf } from "./api.js";
-import { button, drafts, el, showText, toast } from "./dom.js";
+import { button, drafts, el, toast } from "./dom.js";
+import { replyText } from "./reply_text.js";
+import { say } from "./words.js";
 
 export class Demonstration {
   constructor(turn, changed) {
@@ -14,11 +16,14 @@ export class Demonstration {
     this.#draw();
   }
 
-  open() {
+  /** Open the editor: with what was written, else with `text` to better. */
+  open(text = "") {
+    if (this.isOpen) return this.field.focus();
+    this.start = text;
     this.isOpen = true;
     this.#draw();
     this.field.focus();
-    this.element.scrollIntoView({ block: "nearest" });
+    return this.element.scrollIntoView({ block: "nearest" });
   }
 
   close() {
@@ -34,13 +39,12 @@ export class Demonstration {
   }
 
   #stored() {
-    const text = el("div", { class: "reply-text", dir: "auto", "data-testid": "demonstration-stored" });
-    showText(text, this.turn.demonstration);
-    const edit = button("Edit", () => this.open(), { kind: "link" });
+    const text = replyText(this.turn.demonstration, { testid: "demonstration-stored" });
+    const edit = button(say("Edit"), () => this.open(), { kind: "link" });
     return el(
       "div",
       { class: "own-reply" },
-      el("div", { class: "card-head" }, el("span", { class: "label" }, "Your own reply"), edit),
+      el("div", { class: "card-head" }, el("span", { class: "label" }, say("Your own reply")), edit),
       text,
     );
   }
@@ -52,7 +56,7 @@ export class Demonstration {
       class: "field",
       rows: 5,
       dir: "auto",
-      placeholder: "The reply you would have liked best",
+      placeholder: say("The reply you would have liked best"),
       "data-testid": "demonstration-text",
       oninput: () => {
         drafts.write(this.draftKey, this.field.value);
@@ -60,29 +64,29 @@ export class Demonstration {
       },
       onkeydown: (event) => this.#key(event),
     });
-    this.field.value = drafts.read(this.draftKey) || (this.turn.demonstration ?? "");
+    this.field.value = drafts.read(this.draftKey) || (this.turn.demonstration ?? this.start);
     requestAnimationFrame(() => grow(this.field));
     this.error = el("p", { class: "field-error", role: "alert" });
     const starts = this.turn.replies.map((reply) =>
       button(String(reply.shown), () => this.#startFrom(reply), {
         kind: "small",
-        title: `Start from the text of reply ${reply.shown}`,
+        title: say("Start from the text of reply {n}", { n: reply.shown }),
       }),
     );
     return el(
       "div",
       { class: "own-editor" },
-      el("label", { for: id, class: "label" }, "Write the reply you want"),
+      el("label", { for: id, class: "label" }, say("Write the reply you want")),
       this.field,
       this.error,
       el(
         "div",
         { class: "editor-foot" },
-        el("span", { class: "hint" }, "Start from"),
+        el("span", { class: "hint" }, say("Start from")),
         starts,
         el("span", { class: "space" }),
-        button("Close", () => this.close(), { key: "Esc" }),
-        button("Save", () => this.save(), {
+        button(say("Close"), () => this.close(), { key: "Esc" }),
+        button(say("Save"), () => this.save(), {
           kind: "primary",
           key: "Ctrl+Enter",
           testid: "demonstration-save",
@@ -112,7 +116,7 @@ export class Demonstration {
     const text = this.field.value;
     if (this.isSaving) return;
     if (!text.trim()) {
-      this.error.textContent = "Write something first, or close with Esc.";
+      this.error.textContent = say("Write something first, or close with Esc.");
       return;
     }
     this.isSaving = true;
@@ -120,10 +124,10 @@ export class Demonstration {
       await call("POST", `/api/turns/${this.turn.id}/demonstration`, { text });
       this.turn.demonstration = text;
       drafts.write(this.draftKey, "");
-      toast("Your reply is saved. The next round learns from it.");
+      toast(say("Your reply is saved. The next round learns from it."));
       this.close();
     } catch (error) {
-      this.error.textContent = `Not saved: ${messageOf(error)}`;
+      this.error.textContent = say("Not saved: {reason}", { reason: messageOf(error) });
     } finally {
       this.isSaving = false;
     }

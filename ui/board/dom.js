@@ -1,6 +1,10 @@
 // Small helpers over the DOM. Text from people and models enters the page only through
 // text nodes, never as markup.
 
+import { say } from "./words.js";
+
+export { choices, drafts } from "./kept.js";
+
 /**
  * Make an element. Attributes: `class`, `data-*`, `aria-*` and the like; a function under
  * `onclick` and so on becomes a listener; true sets a bare attribute; false, null and undefined
@@ -44,6 +48,15 @@ export function button(label, onclick, { key = null, testid = null, kind = "ghos
   );
 }
 
+/** A listener whose calls wait for each other, so that a second click acts on what the first has shown. */
+export function inTurn(act) {
+  let last = Promise.resolve();
+  return (...given) => {
+    last = last.then(() => act(...given)).catch(() => null); // `act` has told the person
+    return last;
+  };
+}
+
 // Characters that show nothing or reorder what follows: a reply could hide text or imitate the
 // page with them. Joiners stay, because emoji and many scripts need them.
 const UNSEEN = new RegExp(
@@ -62,7 +75,7 @@ export function appendText(container, text) {
   for (const match of text.matchAll(UNSEEN)) {
     if (match.index > from) appendPlain(container, text.slice(from, match.index));
     const number = match[0].codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
-    container.append(el("span", { class: "unseen", title: "an invisible character" }, `U+${number}`));
+    container.append(el("span", { class: "unseen", title: say("an invisible character") }, `U+${number}`));
     from = match.index + match[0].length;
   }
   if (from < text.length) appendPlain(container, text.slice(from));
@@ -79,6 +92,13 @@ export function showText(container, text) {
   appendText(container, text);
 }
 
+/** An element that holds a text, as `appendText` shows it. */
+export function elText(tag, attributes, text) {
+  const node = el(tag, attributes);
+  appendText(node, text);
+  return node;
+}
+
 /** True where fingers point, so that keys are not what to speak of. */
 export const isTouch = matchMedia("(pointer: coarse)").matches;
 
@@ -87,42 +107,12 @@ export function isShown(element) {
   return element.isConnected && element.getClientRects().length > 0;
 }
 
-/** "1st", "2nd", "3rd", "4th" ... */
-export function ordinal(number) {
-  const endings = { 1: "st", 2: "nd", 3: "rd" };
-  return `${number}${endings[number] ?? "th"}`;
-}
-
-/** "1 reply", "2 replies". */
-export function count(number, one, many = `${one}s`) {
-  return `${number} ${number === 1 ? one : many}`;
-}
-
 /** A random id for idempotency; `crypto.randomUUID` is missing on plain HTTP. */
 export function randomId() {
   return [...crypto.getRandomValues(new Uint8Array(16))]
     .map((byte) => byte.toString(16).padStart(2, "0"))
     .join("");
 }
-
-/** Text that survives a reload of this tab; storage may be forbidden, then it just doesn't. */
-export const drafts = {
-  read(key) {
-    try {
-      return sessionStorage.getItem(`chatrlhf:${key}`) ?? "";
-    } catch {
-      return "";
-    }
-  },
-  write(key, text) {
-    try {
-      if (text) sessionStorage.setItem(`chatrlhf:${key}`, text);
-      else sessionStorage.removeItem(`chatrlhf:${key}`);
-    } catch {
-      // Private windows may refuse; the text is still in its field.
-    }
-  },
-};
 
 // --- toasts -----------------------------------------------------------------------------------
 

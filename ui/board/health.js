@@ -2,6 +2,7 @@
 
 import { call } from "./api.js";
 import { button, el, toast } from "./dom.js";
+import { say } from "./words.js";
 
 const PERIOD_MS = 2000;
 const HIDDEN_PERIOD_MS = 10000;
@@ -34,7 +35,7 @@ export async function pollHealth() {
   }
   const after = current?.live_version;
   if (!isLost && before && after && before !== after)
-    toast(`${after} is live now. New replies come from it.`);
+    toast(say("{version} is live now. New replies come from it.", { version: after }));
   for (const listener of listeners) listener(health());
   clearTimeout(timer);
   timer = setTimeout(pollHealth, document.hidden ? HIDDEN_PERIOD_MS : PERIOD_MS);
@@ -47,48 +48,51 @@ document.addEventListener("visibilitychange", () => {
 // --- words ------------------------------------------------------------------------------------
 
 const STAGES = {
-  loading: "loading the model",
+  loading: say("loading the model"),
   sft: "SFT",
-  reward: "reward model",
+  reward: say("reward model"),
   ppo: "PPO",
-  gates: "gates",
+  gates: say("gates"),
 };
 
 export function stageName(stage) {
-  return STAGES[stage] ?? stage ?? "starting";
+  return STAGES[stage] ?? stage ?? say("starting");
 }
 
 /** "less than a minute", "about 2 min", "about 1 h 20 min" */
 export function duration(seconds) {
   const minutes = Math.round(seconds / 60);
-  if (minutes < 1) return "less than a minute";
-  if (minutes < 60) return `about ${minutes} min`;
-  return `about ${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  if (minutes < 1) return say("less than a minute");
+  if (minutes < 60) return say("about {n} min", { n: minutes });
+  return say("about {h} h {n} min", { h: Math.floor(minutes / 60), n: minutes % 60 });
 }
 
 /** "PPO 7/24, about 2 min left" */
 export function progressText(trainer) {
   const steps = trainer.steps ? ` ${trainer.step}/${trainer.steps}` : "";
-  const left = trainer.eta_seconds == null ? "" : `, ${duration(trainer.eta_seconds)} left`;
-  return `${stageName(trainer.stage)}${steps}${left}`;
+  const stage = `${stageName(trainer.stage)}${steps}`;
+  if (trainer.eta_seconds == null) return stage;
+  return say("{stage}, {time} left", { stage, time: duration(trainer.eta_seconds) });
 }
 
 /** The sentence of the chip and its mood: calm, busy or bad. */
 export function chipText({ value, isLost }) {
-  if (isLost) return { mood: "bad", text: "connection lost, retrying" };
-  if (!value) return { mood: "busy", text: "connecting" };
+  if (isLost) return { mood: "bad", text: say("connection lost, retrying") };
+  if (!value) return { mood: "busy", text: say("connecting") };
   if (value.status === "loading") {
     const percent = Math.round((value.loading?.fraction ?? 0) * 100);
-    return { mood: "busy", text: `loading the model ${percent}%` };
+    return { mood: "busy", text: say("loading the model {percent}%", { percent }) };
   }
-  if (value.status === "failed") return { mood: "bad", text: "the model could not be loaded" };
-  const live = `${value.live_version ?? "no version"} live`;
+  if (value.status === "failed") return { mood: "bad", text: say("the model could not be loaded") };
+  const live = value.live_version
+    ? say("{version} live", { version: value.live_version })
+    : say("no version live");
   const trainer = value.trainer ?? { state: "idle" };
   if (trainer.state === "running")
-    return { mood: "busy", text: `${live} - training: ${progressText(trainer)}` };
-  if (trainer.state === "queued") return { mood: "busy", text: `${live} - training starts soon` };
+    return { mood: "busy", text: `${live} - ${say("training: {progress}", { progress: progressText(trainer) })}` };
+  if (trainer.state === "queued") return { mood: "busy", text: `${live} - ${say("training starts soon")}` };
   const refit = refitText(trainer.next_refit_in);
-  const words = { idle: "idle", paused: "training paused", failed: "training failed" };
+  const words = { idle: say("idle"), paused: say("training paused"), failed: say("training failed") };
   const state = words[trainer.state] ?? trainer.state;
   return {
     mood: trainer.state === "failed" ? "bad" : "calm",
@@ -98,7 +102,7 @@ export function chipText({ value, isLost }) {
 
 function refitText(left) {
   if (left == null) return "";
-  return left > 0 ? `refit in ${left}` : "refit due";
+  return left > 0 ? say("refit in {n}", { n: left }) : say("refit due");
 }
 
 // --- header -----------------------------------------------------------------------------------
@@ -109,16 +113,16 @@ export function startHeader(host, openTraining) {
   const chip = button(label, openTraining, {
     kind: "chip",
     testid: "chip",
-    title: "Open the Training tab",
+    title: say("Open the Training tab"),
   });
   chip.prepend(el("span", { class: "dot", "aria-hidden": "true" }));
   const mark = el("span", { class: "mark", "aria-hidden": "true" }, el("i"), el("i"), el("i"));
-  host.append(el("div", { class: "brand" }, mark, el("span", {}, "chatrlhf")), chip);
+  host.append(el("h1", { class: "brand" }, mark, el("span", {}, "chatrlhf")), chip);
   onHealth((state) => {
     const { mood, text } = chipText(state);
     chip.dataset.mood = mood;
     if (label.textContent !== text) label.textContent = text;
-    chip.title = [state.value?.model, state.value?.loading?.stage, "open the Training tab"]
+    chip.title = [state.value?.model, state.value?.loading?.stage, say("Open the Training tab")]
       .filter(Boolean)
       .join(" - ");
   });

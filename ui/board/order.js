@@ -3,6 +3,8 @@
 //   groups   [[2], [1, 4]]  position 2 is best; 1 and 4 are tied behind it
 //   tieNext  the next placed reply joins the last group
 //   implied  the position that was placed by itself, because it was the only one left
+//
+// A group may be empty while the order is not complete: dragging can give the last place first.
 
 export const EMPTY = Object.freeze({ groups: [], tieNext: false, implied: null });
 
@@ -12,7 +14,7 @@ export function placed(order) {
 }
 
 export function isEmpty(order) {
-  return order.groups.length === 0;
+  return placed(order).length === 0;
 }
 
 export function isComplete(order, positions) {
@@ -32,11 +34,46 @@ export function place(order, position, positions) {
   }
   if (placed(order).includes(position)) return remove(order, position);
   const groups = order.groups.map((group) => [...group]);
-  if (order.tieNext && groups.length) groups.at(-1).push(position);
-  else groups.push([position]);
+  const gap = groups.findIndex((group) => !group.length);
+  if (order.tieNext && gap !== 0) groups.at(gap - (gap > 0 ? 1 : 0)).push(position);
+  else fillNext(groups, [position]);
+  return withLast(groups, positions);
+}
+
+/** Put a group into the first gap, or behind all others. */
+function fillNext(groups, group) {
+  const gap = groups.findIndex((other) => !other.length);
+  if (gap === -1) groups.push(group);
+  else groups[gap] = group;
+}
+
+/** The only position that is left follows by itself; a complete order has no gaps. */
+function withLast(groups, positions) {
   const left = positions.filter((other) => !groups.flat().includes(other));
-  if (left.length !== 1) return { groups, tieNext: false, implied: null };
-  return { groups: [...groups, left], tieNext: false, implied: left[0] };
+  if (left.length === 1) fillNext(groups, left);
+  const shown = left.length > 1 ? groups : groups.filter((group) => group.length);
+  return { groups: shown, tieNext: false, implied: left.length === 1 ? left[0] : null };
+}
+
+/**
+ * Put a position at a rank, 1 is best. Those that are in its way move towards the nearest gap
+ * behind, else before it; so within a complete order it takes the place, and the others close up.
+ */
+export function putAt(order, position, rank, positions) {
+  if (!positions.includes(position) || rank < 1 || rank > positions.length) return order;
+  const slots = order.groups.map((group) => group.filter((other) => other !== position));
+  while (slots.length < positions.length) slots.push([]);
+  const at = rank - 1;
+  let gap = slots.findIndex((group, index) => index >= at && !group.length);
+  if (gap === -1) gap = slots.findLastIndex((group) => !group.length);
+  slots.splice(gap, 1);
+  slots.splice(at, 0, [position]);
+  return withLast(trimmed(slots), positions);
+}
+
+/** Without the gaps behind the last group. */
+function trimmed(groups) {
+  return groups.slice(0, groups.findLastIndex((group) => group.length) + 1);
 }
 
 function tieImplied(order) {
@@ -69,7 +106,9 @@ export function toggleTie(order) {
 export function restEqual(order, positions) {
   const left = positions.filter((position) => !placed(order).includes(position));
   if (isEmpty(order) || left.length === 0) return order;
-  return { groups: [...order.groups, left], tieNext: false, implied: null };
+  const groups = [...order.groups];
+  fillNext(groups, left);
+  return { groups: groups.filter((group) => group.length), tieNext: false, implied: null };
 }
 
 /** One group of all: nothing is better than anything else. */
@@ -119,7 +158,7 @@ function sorted(order) {
   return { ...order, groups: order.groups.map((group) => [...group].sort((a, b) => a - b)) };
 }
 
-/** "2>1=4>3" */
+/** "2>1=4>3"; a gap is a question mark. */
 export function orderText(order) {
-  return order.groups.map((group) => group.join("=")).join(">");
+  return order.groups.map((group) => group.join("=") || "?").join(">");
 }

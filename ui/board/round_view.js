@@ -2,10 +2,13 @@
 
 import { ApiError, call, listOf } from "./api.js";
 import { Chart, compareNames, isMain, short, termName } from "./charts.js";
-import { count, el, showText } from "./dom.js";
+import { el, showText } from "./dom.js";
 import { stageName } from "./health.js";
+import { clock } from "./times.js";
+import { whyButton } from "./why.js";
+import { say } from "./words.js";
 
-const MARKS = { gate_passed: "passed", gate_failed: "failed", error: "failed", info: "" };
+const MARKS = { gate_passed: say("passed"), gate_failed: say("failed"), error: say("failed"), info: "" };
 const SAMPLES_SHOWN = 12;
 
 export class RoundView {
@@ -16,13 +19,13 @@ export class RoundView {
     this.timeline = el("ol", { class: "timeline", "data-testid": "timeline" });
     this.curves = el("div", { class: "curves", "data-testid": "curves" });
     this.samples = el("div", { class: "samples", "data-testid": "samples" });
-    this.samplesTitle = el("summary", {}, el("h3", {}, "Replies it tried"));
+    this.samplesTitle = el("summary", {}, el("h3", {}, say("Replies it tried")));
     this.samplesFold = el("details", { open: true }, this.samplesTitle, this.samples);
     this.element = el(
       "div",
       {},
-      el("section", {}, el("h3", {}, "What happened"), this.timeline),
-      el("section", {}, el("h3", {}, "Curves"), this.curves),
+      el("section", {}, el("h3", {}, say("What happened")), this.timeline),
+      el("section", {}, el("h3", {}, say("Curves")), this.curves),
       el("section", {}, this.samplesFold),
     );
   }
@@ -52,14 +55,14 @@ export class RoundView {
         "li",
         { "data-kind": event.kind, "data-testid": "event" },
         el("span", { class: "event-mark" }, MARKS[event.kind] ?? ""),
-        textOf("span", "event-text", withArrows(event.text)),
+        textOf("span", "event-text", withArrows(eventText(event))),
         el("time", { datetime: event.created_at }, clock(event.created_at)),
       ),
     );
     if (!items.length) {
       const text = isOver(round)
-        ? round.message || "Nothing was written down in this round."
-        : "The round has just been asked for. Its first step begins shortly.";
+        ? round.message || say("Nothing was written down in this round.")
+        : say("The round has just been asked for. Its first step begins shortly.");
       items.push(
         el(
           "li",
@@ -95,8 +98,8 @@ export class RoundView {
     const names = [...this.charts.keys()].sort(compareNames);
     if (!names.length) {
       const text = isOver(round)
-        ? "This round ended before it measured anything."
-        : "No numbers yet. The first curve appears with the first training step.";
+        ? say("This round ended before it measured anything.")
+        : say("No numbers yet. The first curve appears with the first training step.");
       this.curves.replaceChildren(el("p", { class: "hint" }, text));
       return;
     }
@@ -120,7 +123,7 @@ export class RoundView {
           el(
             "details",
             { "data-stage": stage, open: wasOpen.has(stage) || !main.length },
-            el("summary", { class: "hint" }, count(rest.length, "more measurement")),
+            el("summary", { class: "hint" }, moreText(rest.length)),
             grid(rest),
           );
         return [el("h4", {}, stageTitle(stage)), grid(main), more].filter(Boolean);
@@ -142,7 +145,7 @@ export class RoundView {
         el(
           "p",
           { class: "hint" },
-          isOver(round) ? "This round sampled no replies." : "Replies appear here while PPO tries them.",
+          isOver(round) ? say("This round sampled no replies.") : say("Replies appear here while PPO tries them."),
         ),
       );
       return;
@@ -151,18 +154,19 @@ export class RoundView {
       el(
         "tr",
         {},
-        el("td", { class: "numeric" }, String(sample.step)),
+        el("td", { class: "numeric", "data-head": say("step") }, String(sample.step)),
         textOf("td", "sample-text", sample.prompt),
         textOf("td", "sample-text", sample.reply),
         el(
           "td",
-          { class: "numeric" },
+          { class: "numeric", "data-head": say("reward") },
           sample.score == null ? "" : short(sample.score),
           termsOf(sample.terms ?? {}),
+          isOver(round) && sample.score != null && whyOf(sample),
         ),
       ),
     );
-    const head = ["Step", "Prompt", "Reply", "Reward"].map((text) => el("th", { scope: "col" }, text));
+    const head = [say("Step"), say("Prompt"), say("Reply"), say("Reward")].map((text) => el("th", { scope: "col" }, text));
     this.samples.replaceChildren(
       el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows)),
     );
@@ -182,14 +186,25 @@ function termsOf(terms) {
   );
 }
 
+/** Why the live version scores the reply as it does; the round's own reward may be another. */
+function whyOf({ prompt, reply }) {
+  if (!prompt.trim()) return false;
+  return whyButton({ messages: [{ role: "user", content: prompt }], replies: [reply] });
+}
+
 /** True when a round will not change any more. */
 export function isOver(round) {
   return !["queued", "running"].includes(round.state);
 }
 
+function moreText(n) {
+  return n === 1 ? say("1 more measurement") : say("{n} more measurements", { n });
+}
+
 function stageTitle(stage) {
+  if (stage === "sft") return say("Imitation (SFT)");
   const name = stageName(stage);
-  return name === "SFT" ? "Imitation (SFT)" : name.charAt(0).toUpperCase() + name.slice(1);
+  return name.charAt(0).toUpperCase() + name.slice(1);
 }
 
 function emptyWhenUnknown(error) {
@@ -203,14 +218,13 @@ function textOf(tag, name, text) {
   return node;
 }
 
+/** What an event says, in the reader's language where the server sent sentences. */
+function eventText({ text, data }) {
+  const sentences = data?.sentences ?? [];
+  return sentences.length ? sentences.map((one) => say(one.text, one.values)).join(" ") : text;
+}
+
 /** "0.1 -> 0.2" with a real arrow, which no line break can tear apart. */
 export function withArrows(text) {
   return text.replaceAll(" -> ", " \u2192 ");
-}
-
-function clock(iso) {
-  const time = new Date(iso);
-  return Number.isNaN(time.getTime())
-    ? ""
-    : time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 }

@@ -4,11 +4,12 @@ import { ApiError, call } from "./api.js";
 import { drafts, randomId } from "./dom.js";
 import { placed, rankOf } from "./order.js";
 import { rankingFrom } from "./turns.js";
+import { say } from "./words.js";
 
 const RETRY_MS = 2000;
 
 /** The request for an order of shown positions; sent again unchanged it is stored once. */
-export function rankingRequest(turn, order, isAllBad) {
+export function rankingRequest(turn, order, isAllBad, { strength = null, comment = "" } = {}) {
   const ranks = {};
   for (const reply of turn.replies) {
     const rank = rankOf(order, reply.shown);
@@ -16,20 +17,23 @@ export function rankingRequest(turn, order, isAllBad) {
   }
   const body = { ranks, idempotency_key: randomId() };
   if (isAllBad) body.all_bad = true;
+  if (strength !== null) body.strength = strength;
+  if (comment) body.comment = comment;
   return body;
 }
 
 /**
  * Store a ranking, trying again while the server cannot be reached. `isWanted` is asked before
- * each new try; `onwait` hears that one failed. Returns `{ranking, receipt}`, or null when it is
- * no longer wanted. Raises ApiError when the server refuses it.
+ * each new try; `onwait` hears that one failed. Returns `{ranking, receipt, milliseconds}`, or null when it is
+ * no longer wanted. `milliseconds` is how long the server took. Raises ApiError when the server refuses it.
  */
 export async function storeRanking(turn, body, { isWanted, onwait }) {
   for (;;) {
     try {
       const answer = await call("POST", `/api/turns/${turn.id}/ranking`, body);
       const ranking = rankingFrom({ ranks: body.ranks, all_bad: body.all_bad, ...answer });
-      return { ranking, receipt: receiptText(answer, body.all_bad ?? false) };
+      const receipt = receiptText(answer, body.all_bad ?? false);
+      return { ranking, receipt, milliseconds: answer.saved_in_ms ?? null };
     } catch (error) {
       if (!(error instanceof ApiError) || !error.isConnectionLost) throw error;
       onwait();
@@ -47,26 +51,35 @@ export async function withdrawRanking(ranking) {
 
 /** "Saved 2>1>4>3 - 6 pairs - 11 to the next refit", of what the server stored. */
 export function receiptText(answer, isAllBad) {
-  const parts = [`${answer.revision ? "Changed to" : "Saved"} ${isAllBad ? "all bad" : answer.order}`];
-  if (!isAllBad) parts.push(answer.comparisons === 1 ? "1 pair" : `${answer.comparisons} pairs`);
-  if (answer.next_refit_in > 0) parts.push(`${answer.next_refit_in} to the next refit`);
-  else if (answer.next_refit_in === 0) parts.push("the next refit is due");
+  const { order, comparisons, strength, next_refit_in: left } = answer;
+  const parts = [orderText(answer.revision, isAllBad, order)];
+  if (!isAllBad) parts.push(comparisons === 1 ? say("1 pair") : say("{n} pairs", { n: comparisons }));
+  if (strength) parts.push(say("strength {n}", { n: strength }));
+  if (answer.comment) parts.push(say("with a comment"));
+  if (left > 0) parts.push(say("{n} to the next refit", { n: left }));
+  else if (left === 0) parts.push(say("the next refit is due"));
   return parts.join(" - ");
+}
+
+function orderText(isRevision, isAllBad, order) {
+  if (isAllBad) return isRevision ? say("Changed to all bad") : say("Saved all bad");
+  return isRevision ? say("Changed to {order}", { order }) : say("Saved {order}", { order });
 }
 
 // --- orders that are not stored yet -------------------------------------------------------------
 
-/** Keep an order over a reload of the page; null forgets it. */
-export function keepDraft(turn, draft, isBad) {
-  drafts.write(`order:${turn.id}`, draft ? JSON.stringify({ draft, isBad }) : "");
+/** Keep `{draft, isBad, extras}` over a reload of the page; null forgets it. */
+export function keepDraft(turn, kept) {
+  drafts.write(`order:${turn.id}`, kept ? JSON.stringify(kept) : "");
 }
 
-/** The order that was kept for a turn, as `{draft, isBad}`; empty when there is none. */
+/** What was kept for a turn; empty when there is nothing that fits it. */
 export function readDraft(turn) {
   try {
     const kept = JSON.parse(drafts.read(`order:${turn.id}`));
     const known = turn.replies.map((reply) => reply.shown);
-    return placed(kept.draft).every((shown) => known.includes(shown)) ? kept : {};
+    const isFitting = kept.draft === null || placed(kept.draft).every((shown) => known.includes(shown));
+    return isFitting ? kept : {};
   } catch {
     return {};
   }

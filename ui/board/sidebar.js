@@ -1,25 +1,35 @@
-// The conversations: new, open, find, delete. On a phone it slides over the page.
+// The conversations: new, open, find. On a phone it slides over the page.
 
 import { ApiError, call, listOf, messageOf } from "./api.js";
+import { ConversationItem } from "./conversation_item.js";
 import { button, el, toast } from "./dom.js";
+import { redrawEntries, walkEntries } from "./focus.js";
+import { say } from "./words.js";
 
 const UNDO_MS = 6000;
 const SEARCH_FROM = 8;
+const SEARCH_MS = 200;
 
 export class Sidebar {
   /** `hooks`: open(id), startNew(), deleted(id), failed(message). */
   constructor(hooks) {
     this.hooks = hooks;
     this.conversations = [];
+    this.found = null; // {words, conversations} of the search
     this.current = null;
     this.doomed = new Map(); // id -> timer: hidden now, erased when the undo has passed
     this.list = el("ul", { class: "conversations" });
+    walkEntries(this.list);
     this.search = el("input", {
       type: "search",
       class: "field",
-      placeholder: "Search",
-      "aria-label": "Search conversations",
-      oninput: () => this.#draw(),
+      placeholder: say("Search"),
+      "aria-label": say("Search conversations"),
+      "data-testid": "search",
+      oninput: () => {
+        clearTimeout(this.searching);
+        this.searching = setTimeout(() => this.#find(), SEARCH_MS);
+      },
     });
     const startNew = () => {
       this.toggle(false);
@@ -27,8 +37,8 @@ export class Sidebar {
     };
     this.element = el(
       "nav",
-      { class: "sidebar", "aria-label": "Conversations" },
-      button("New chat", startNew, { kind: "outline", testid: "new-conversation" }),
+      { class: "sidebar", "aria-label": say("Conversations") },
+      button(say("New chat"), startNew, { kind: "outline", testid: "new-conversation" }),
       this.search,
       this.list,
     );
@@ -36,16 +46,17 @@ export class Sidebar {
     this.menu = button("", () => this.toggle(), {
       kind: "menu",
       testid: "menu",
-      "aria-label": "Conversations",
+      "aria-label": say("Conversations"),
       "aria-expanded": "false",
     });
     this.menu.append(el("i"), el("i"), el("i"));
     this.phoneNew = button("+", startNew, {
       kind: "phone-new",
       testid: "new-conversation-phone",
-      "aria-label": "New chat",
+      "aria-label": say("New chat"),
     });
     addEventListener("pagehide", () => this.#eraseAll());
+    addEventListener("keydown", (event) => this.#key(event), { capture: true });
     this.#draw();
   }
 
@@ -53,6 +64,15 @@ export class Sidebar {
   toggle(isOpen = !this.element.classList.contains("is-open")) {
     this.element.classList.toggle("is-open", isOpen);
     this.menu.setAttribute("aria-expanded", String(isOpen));
+  }
+
+  /** Esc closes the drawer of a phone. */
+  #key(event) {
+    if (event.key !== "Escape" || !this.element.classList.contains("is-open")) return;
+    if (event.target.matches("[data-testid=conversation-title]")) return; // a half-written title is left first
+    event.preventDefault();
+    this.toggle(false);
+    this.menu.focus();
   }
 
   async refresh() {
@@ -70,60 +90,66 @@ export class Sidebar {
     this.#draw();
   }
 
-  titleOf(conversation) {
-    return conversation.title || `Conversation ${conversation.id}`;
+  /** Ask the server for the conversations that hold the words. */
+  async #find() {
+    const words = this.search.value.trim();
+    if (!words) {
+      this.found = null;
+      return this.#draw();
+    }
+    try {
+      const answer = await call("GET", `/api/conversations?search=${encodeURIComponent(words)}`);
+      if (words !== this.search.value.trim()) return undefined;
+      this.found = { words, conversations: listOf(answer, "conversations") };
+      return this.#draw();
+    } catch (error) {
+      return this.hooks.failed(messageOf(error));
+    }
   }
 
   #draw() {
-    const wanted = this.search.value.trim().toLowerCase();
     // The first message gives the title: without one there is nothing to come back to.
-    const shown = this.conversations.filter(
-      ({ id, title }) =>
-        (title || id === this.current) && !this.doomed.has(id) && title.toLowerCase().includes(wanted),
-    );
-    this.search.hidden = this.conversations.length < SEARCH_FROM && !wanted;
-    this.list.replaceChildren(...shown.map((conversation) => this.#item(conversation)));
-    if (!shown.length)
-      this.list.append(
-        el("li", { class: "hint" }, wanted ? "Nothing found." : "Your conversations will be listed here."),
-      );
+    const all = this.found?.conversations ?? this.conversations;
+    const shown = all.filter(({ id, title }) => (title || id === this.current) && !this.doomed.has(id));
+    this.search.hidden = this.conversations.length < SEARCH_FROM && !this.search.value;
+    const items = shown.map((conversation) => new ConversationItem(conversation, this.#deeds(conversation)));
+    const none = this.found ? say("Nothing found.") : say("Your conversations will be listed here.");
+    const entries = items.length ? items.map((item) => item.element) : [el("li", { class: "hint" }, none)];
+    redrawEntries(this.list, () => this.list.replaceChildren(...entries));
   }
 
-  #item(conversation) {
-    const title = this.titleOf(conversation);
-    const open = el(
-      "button",
-      {
-        type: "button",
-        class: "conversation-open",
-        dir: "auto",
-        title,
-        "aria-current": conversation.id === this.current ? "page" : null,
-        onclick: () => {
-          this.toggle(false);
-          this.hooks.open(conversation.id);
-        },
+  #deeds(conversation) {
+    return {
+      isCurrent: conversation.id === this.current,
+      open: () => {
+        this.toggle(false);
+        this.hooks.open(conversation.id);
       },
-      title,
-    );
-    const remove = button("\u00d7", () => this.#delete(conversation), {
-      kind: "remove",
-      testid: "conversation-delete",
-      "aria-label": `Delete ${title}`,
-      title: "Delete",
-    });
-    return el("li", { "data-testid": "conversation-item", "data-id": conversation.id }, open, remove);
+      rename: (title) => this.#rename(conversation, title),
+      remove: (title) => this.#delete(conversation, title),
+    };
   }
 
-  #delete(conversation) {
+  async #rename(conversation, title) {
+    const before = conversation.title;
+    conversation.title = title;
+    this.#draw();
+    try {
+      await call("PATCH", `/api/conversations/${conversation.id}`, { title });
+    } catch (error) {
+      conversation.title = before;
+      this.hooks.failed(say("Not renamed: {reason}", { reason: messageOf(error) }));
+    }
+    await this.refresh();
+  }
+
+  #delete(conversation, title) {
     const timer = setTimeout(() => this.#erase(conversation.id), UNDO_MS);
     this.doomed.set(conversation.id, timer);
     this.#draw();
     if (conversation.id === this.current) this.hooks.deleted(conversation.id);
-    const title = this.titleOf(conversation);
-    const short = title.length > 40 ? `${title.slice(0, 40)}...` : title;
-    toast(`Deleted "${short}".`, {
-      action: "Undo",
+    toast(say('Deleted "{title}".', { title: title.length > 40 ? `${title.slice(0, 40)}...` : title }), {
+      action: say("Undo"),
       milliseconds: UNDO_MS - 200,
       onaction: () => {
         clearTimeout(timer);
@@ -140,7 +166,8 @@ export class Sidebar {
       await call("DELETE", `/api/conversations/${id}`, undefined, options);
       this.conversations = this.conversations.filter((conversation) => conversation.id !== id);
     } catch (error) {
-      if (error.status !== 404) this.hooks.failed(`Not deleted: ${messageOf(error)}`);
+      if (error.status !== 404)
+        this.hooks.failed(say("Not deleted: {reason}", { reason: messageOf(error) }));
     }
     this.doomed.delete(id);
     this.#draw();

@@ -1,12 +1,15 @@
 // Following a turn while its replies are written, across lost connections.
 
 import { ApiError, call, stream } from "./api.js";
+import { say } from "./words.js";
 
 const RETRY_MS = 1500;
 
 /**
- * Ask for a turn and follow it to its end. `on` hears started(json), restarted(), delta(data),
- * done(data), failed(message) and settled(turn json, or null when the server has forgotten it).
+ * Ask for a turn and follow it to its end. `on` hears started(json), asked(json: the turn
+ * has more replies than it began with), restarted(), choosing(data),
+ * delta(data), done(data), failed(message) and settled(turn json, or null when the server has
+ * forgotten it).
  * Raises ApiError when the turn was never begun. Aborting `signal` ends it silently.
  */
 export async function startTurn(conversationId, body, on, signal) {
@@ -26,7 +29,7 @@ export async function startTurn(conversationId, body, on, signal) {
     throw new ApiError(
       0,
       "connection_lost",
-      "The server closed the connection before it began. Try again.",
+      say("The server closed the connection before it began. Try again."),
     );
   return followTurn(turnId, on, signal);
 }
@@ -58,11 +61,13 @@ async function relay(events, on, before = () => {}) {
   for await (const { event, data } of events) {
     before();
     if (event === "turn.started") on.started(data);
+    else if (event === "turn.asked") on.asked?.(data);
+    else if (event === "turn.choosing") on.choosing(data);
     else if (event === "reply.delta") on.delta(data);
     else if (event === "reply.done") on.done(data);
     else if (event === "turn.done") return true;
     else if (event === "error") {
-      on.failed(data.error?.message ?? "The replies could not be written. Ask again with R.");
+      on.failed(data.error?.message ?? say("The replies could not be written. Ask again with R."));
       return true;
     }
   }

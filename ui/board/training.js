@@ -4,8 +4,10 @@ import { call, listOf, messageOf } from "./api.js";
 import { button, el, isShown, toast } from "./dom.js";
 import { health, onHealth, pollHealth } from "./health.js";
 import { RoundView, isOver } from "./round_view.js";
+import { Comparison } from "./side_by_side.js";
 import { STEPS, noRoundText, outcome, progressOf, stateText } from "./training_words.js";
 import { byNewest, versionsTable } from "./versions_view.js";
+import { say } from "./words.js";
 
 export class Training {
   constructor(host) {
@@ -18,35 +20,36 @@ export class Training {
     this.bar = el("progress", {
       class: "progress",
       max: 1,
-      "aria-label": "Progress of this stage",
+      "aria-label": say("Progress of this stage"),
       hidden: true,
     });
     this.steps = el(
       "ol",
-      { class: "steps", "aria-label": "A round" },
+      { class: "steps", "aria-label": say("A round") },
       STEPS.map(([id, text]) => el("li", { "data-step": id }, text)),
     );
-    this.train = button("Train now", () => this.#do("POST", "/api/rounds", "A round is asked for."), {
+    this.train = button(say("Train now"), () => this.#do("POST", "/api/rounds", say("A round is asked for.")), {
       kind: "primary",
       testid: "train-now",
     });
-    this.pause = button("Pause", () => this.#togglePause(), { kind: "outline", testid: "pause" });
-    this.rollback = button("Roll back", () => this.#rollBack(), { kind: "outline", testid: "rollback" });
+    this.pause = button(say("Pause"), () => this.#togglePause(), { kind: "outline", testid: "pause" });
+    this.rollback = button(say("Roll back"), () => this.#rollBack(), { kind: "outline", testid: "rollback" });
     this.errorText = el("span", {});
     this.error = el(
       "div",
       { class: "error-banner", role: "alert", "data-testid": "error-banner", hidden: true },
       this.errorText,
-      button("Close", () => this.#showError(""), { kind: "link" }),
+      button(say("Close"), () => this.#showError(""), { kind: "link" }),
     );
     this.picker = el("select", {
       class: "field",
-      "aria-label": "Round",
+      "aria-label": say("Round"),
       "data-testid": "round-picker",
       onchange: () => this.#choose(Number(this.picker.value)),
     });
-    this.roundTitle = el("h2", {}, "Rounds");
+    this.roundTitle = el("h2", {}, say("Rounds"));
     this.roundBody = el("div", { "data-testid": "round" });
+    this.comparison = new Comparison();
     this.versionsBody = el("div", { class: "table-scroll", "data-testid": "versions" });
     host.append(this.#layOut());
     onHealth((state) => this.#onHealth(state));
@@ -68,7 +71,7 @@ export class Training {
           el(
             "div",
             { class: "state-row" },
-            el("div", { class: "state-words" }, el("h2", {}, "Training"), this.sentence),
+            el("div", { class: "state-words" }, el("h2", {}, say("Training")), this.sentence),
             buttons,
           ),
           this.bar,
@@ -80,7 +83,8 @@ export class Training {
           el("div", { class: "panel-head" }, this.roundTitle, this.picker),
           this.roundBody,
         ),
-        el("section", { class: "panel" }, el("h2", {}, "Versions"), this.versionsBody),
+        el("section", { class: "panel" }, el("h2", {}, say("Versions")), this.versionsBody),
+        el("section", { class: "panel" }, el("h2", {}, say("Compare two versions")), this.comparison.element),
       ),
     ));
   }
@@ -95,7 +99,7 @@ export class Training {
     this.bar.hidden = !isRunning;
     if (isRunning && trainer.steps) this.bar.value = trainer.step / trainer.steps;
     else this.bar.removeAttribute("value");
-    this.pause.textContent = trainer.state === "paused" ? "Resume" : "Pause";
+    this.pause.textContent = trainer.state === "paused" ? say("Resume") : say("Pause");
     this.train.disabled =
       state.isLost || ["running", "queued"].includes(trainer.state) || state.value?.status !== "ok";
     this.pause.disabled = state.isLost || !state.value;
@@ -107,7 +111,9 @@ export class Training {
     const previous = this.versions.find(
       (version) => version.previous && version.name !== value?.live_version,
     );
-    this.rollback.textContent = previous ? `Roll back to ${previous.name}` : "Roll back";
+    this.rollback.textContent = previous
+      ? say("Roll back to {version}", { version: previous.name })
+      : say("Roll back");
     this.rollback.disabled = isLost || value?.status !== "ok" || !previous;
   }
 
@@ -125,7 +131,8 @@ export class Training {
 
   /** A round asks for imitation as a rule, but leaves it out without new demonstrations. */
   #imitated(round) {
-    if (this.view?.id === round.id && isOver(round)) return this.view.hasStage("sft");
+    const isPast = isOver(round) || ["reward", "ppo", "gates"].includes(round.stage);
+    if (this.view?.id === round.id && isPast) return this.view.hasStage("sft");
     return round.stages.includes("sft");
   }
 
@@ -154,6 +161,7 @@ export class Training {
 
   #drawVersions() {
     const live = health().value?.live_version ?? null;
+    this.comparison.update(this.versions, live);
     const key = JSON.stringify([this.versions, live]);
     if (key === this.drawnVersions) return;
     this.drawnVersions = key;
@@ -170,7 +178,7 @@ export class Training {
     }
     this.#drawPicker(round);
     this.roundTitle.textContent =
-      this.rounds.length > 1 ? "Rounds" : `Round ${round.id}: ${outcome(round, this.versions)}`;
+      this.rounds.length > 1 ? say("Rounds") : titleOf(round, this.versions);
     if (this.view?.id !== round.id) {
       this.view = new RoundView(round.id);
       this.roundBody.replaceChildren(this.view.element);
@@ -191,7 +199,7 @@ export class Training {
         el(
           "option",
           { value: other.id, selected: other.id === round.id },
-          `Round ${other.id}: ${outcome(other, this.versions)}`,
+          titleOf(other, this.versions),
         ),
       ),
     );
@@ -219,15 +227,15 @@ export class Training {
 
   #togglePause() {
     const isPaused = health().value?.trainer?.state === "paused";
-    if (isPaused) return this.#do("POST", "/api/trainer/resume", "Training resumes.");
-    return this.#do("POST", "/api/trainer/pause", "Training is paused. Ratings are still stored.");
+    if (isPaused) return this.#do("POST", "/api/trainer/resume", say("Training resumes."));
+    return this.#do("POST", "/api/trainer/pause", say("Training is paused. Ratings are still stored."));
   }
 
   #rollBack() {
     return this.#do(
       "POST",
       "/api/versions/rollback",
-      (answer) => `Rolled back to ${answer?.live_version ?? answer?.name ?? "the version before"}.`,
+      (answer) => say("Rolled back to {version}.", { version: answer.live_version }),
     );
   }
 
@@ -235,6 +243,10 @@ export class Training {
     this.errorText.textContent = text;
     this.error.hidden = text === "";
   }
+}
+
+function titleOf(round, versions) {
+  return say("Round {n}: {outcome}", { n: round.id, outcome: outcome(round, versions) });
 }
 
 /** Fill the Training tab. */

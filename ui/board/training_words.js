@@ -1,36 +1,38 @@
 // What the training screen says: the trainer's state, how far a round came, what became of it.
 
-import { count } from "./dom.js";
 import { health, progressText } from "./health.js";
 import { isOver } from "./round_view.js";
+import { say } from "./words.js";
 
 /** The steps of a round: stage, and its name. */
 export const STEPS = [
-  ["ratings", "New ratings"],
-  ["sft", "Imitation"],
-  ["reward", "Reward model"],
+  ["ratings", say("New ratings")],
+  ["sft", say("Imitation")],
+  ["reward", say("Reward model")],
   ["ppo", "PPO"],
-  ["gates", "Gates"],
-  ["live", "Live"],
+  ["gates", say("Gates")],
+  ["live", say("Live")],
 ];
 
 /** The trainer's state in a sentence or two. */
 export function stateText({ value, isLost }) {
-  if (isLost) return "Connection lost, retrying. What is shown may be old.";
-  if (!value) return "Asking the server.";
-  if (value.status === "loading") return "The model is loading. Training can begin when it is ready.";
+  if (isLost) return say("Connection lost, retrying. What is shown may be old.");
+  if (!value) return say("Asking the server.");
+  if (value.status === "loading") return say("The model is loading. Training can begin when it is ready.");
   if (value.status === "failed")
-    return value.message || "The model could not be loaded, so there is nothing to train.";
+    return value.message || say("The model could not be loaded, so there is nothing to train.");
   const trainer = value.trainer ?? { state: "idle" };
   const left = trainer.next_refit_in;
-  if (trainer.state === "running") return `Training: ${progressText(trainer)}. You can go on chatting.`;
-  if (trainer.state === "queued") return "A round is queued and starts shortly.";
+  if (trainer.state === "running") return say("Training: {progress}. You can go on chatting.", { progress: progressText(trainer) });
+  if (trainer.state === "queued") return say("A round is queued and starts shortly.");
   if (trainer.state === "paused")
-    return "Paused. Ratings are still stored; no round starts until you resume.";
-  if (trainer.state === "failed") return `The last round failed. ${trainer.message ?? ""}`.trim();
-  if (left == null) return "Idle. Rounds start only when you ask for one.";
-  if (left === 0) return "Idle. Enough new ratings are there; the next round is due.";
-  return `Idle. The next round starts by itself after ${count(left, "more rating")}.`;
+    return say("Paused. Ratings are still stored; no round starts until you resume.");
+  if (trainer.state === "failed") return say("The last round failed. {reason}", { reason: trainer.message ?? "" }).trim();
+  if (left == null) return say("Idle. Rounds start only when you ask for one.");
+  if (left === 0) return say("Idle. Enough new ratings are there; the next round is due.");
+  return left === 1
+    ? say("Idle. The next round starts by itself after 1 more rating.")
+    : say("Idle. The next round starts by itself after {n} more ratings.", { n: left });
 }
 
 /** How far along STEPS the running round is, or the last one came, and whether it failed there. */
@@ -58,21 +60,25 @@ function isPromoted(round, versions) {
 /** What became of a round, in a few words. */
 export function outcome(round, versions) {
   const words = {
-    queued: "waiting to start",
-    running: "running",
-    skipped: "skipped",
-    failed: "failed",
-    cancelled: "cancelled",
+    queued: say("waiting to start"),
+    running: say("running"),
+    skipped: say("skipped"),
+    failed: say("failed"),
+    cancelled: say("cancelled"),
   };
   if (words[round.state]) return words[round.state];
-  return isPromoted(round, versions) ? `made ${round.result_version}` : "not promoted";
+  return isPromoted(round, versions) ? say("made {version}", { version: round.result_version }) : say("not promoted");
 }
 
 export function noRoundText() {
   const left = health().value?.trainer?.next_refit_in;
+  const none = say(
+    "No round yet. A round turns your ratings into a reward model and a better version of the model.",
+  );
+  if (!(left > 0)) return none;
   const when =
-    left > 0
-      ? ` The first starts by itself after ${count(left, "more rating")}, or now with Train now.`
-      : "";
-  return `No round yet. A round turns your ratings into a reward model and a better version of the model.${when}`;
+    left === 1
+      ? say("The first starts by itself after 1 more rating, or now with Train now.")
+      : say("The first starts by itself after {n} more ratings, or now with Train now.", { n: left });
+  return `${none} ${when}`;
 }

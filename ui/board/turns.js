@@ -1,7 +1,7 @@
-// Turns as the page holds them, and the tree they form: a turn continues from one reply of an
-// earlier turn, and asking again makes a sibling.
+// Turns as the page holds them. The tree they form is in branches.js.
 
 import { fromRanks } from "./order.js";
+import { say } from "./words.js";
 
 /** A turn from the API's JSON. `shown` is the number on a reply's card, from 1. */
 export function turnFrom(json) {
@@ -14,6 +14,9 @@ export function turnFrom(json) {
       state: reply.state ?? "streaming",
       finishReason: reply.finish_reason ?? null,
       version: reply.version ?? null,
+      slotType: reply.slot_type ?? null,
+      score: reply.score ?? null,
+      labels: labelsFrom(reply.labels),
     }));
   return {
     id: json.id ?? json.turn_id,
@@ -22,7 +25,14 @@ export function turnFrom(json) {
     replies,
     ranking: json.ranking ? rankingFrom(json.ranking) : null,
     demonstration: json.demonstration?.text ?? null,
+    choice: json.choice ?? null, // {policy, candidates, note}
+    progress: null, // of the candidates, while they are written: {written, scoring}
   };
+}
+
+/** The labels that a person gave, of the API's `{"toxic": true, "good": false}`. */
+export function labelsFrom(json = {}) {
+  return Object.keys(json).filter((label) => json[label]);
 }
 
 /** A stored ranking; `ranks` maps reply ids to ranks. */
@@ -33,6 +43,8 @@ export function rankingFrom(json) {
     order: json.order,
     comparisons: json.comparisons,
     allBad: json.all_bad ?? false,
+    strength: json.strength ?? null,
+    comment: json.comment ?? "",
   };
 }
 
@@ -51,6 +63,36 @@ export function isStreaming(turn) {
   return turn.replies.some((reply) => reply.state === "streaming");
 }
 
+/** Are candidates still written and scored, so that no reply is shown yet? */
+export function isChoosing(turn) {
+  if (!turn.choice || turn.choice.candidates <= turn.replies.length) return false;
+  return turn.replies.every((reply) => reply.state === "streaming" && reply.text === "");
+}
+
+/** What became of the candidates, or how far they are; empty where there are none. */
+export function choiceText(turn) {
+  const { choice, replies, progress } = turn;
+  if (!choice) return "";
+  const numbers = { shown: replies.length, all: choice.candidates };
+  if (isChoosing(turn)) {
+    if (progress?.scoring) return say("Choosing {shown} of {all}: scoring them", numbers);
+    return say("Choosing {shown} of {all}: {written} written", { ...numbers, written: progress?.written ?? 0 });
+  }
+  if (choice.note) return choice.note;
+  return {
+    random: say("{shown} of {all} candidates, picked at random", numbers),
+    best: say("{shown} of {all} candidates, with the best scores", numbers),
+    "best-and-random": say("{shown} of {all} candidates, the best and others at random", numbers),
+  }[choice.policy];
+}
+
+/** Who made a reply and, where it was chosen by its score, why it is shown. */
+export function madeBy(reply) {
+  const parts = [reply.version];
+  if (reply.score !== null) parts.push(reply.slotType, say("score {n}", { n: reply.score.toFixed(2) }));
+  return parts.filter(Boolean).join(" - ");
+}
+
 /** Replies that may be ranked once they are done: an interrupted one never may. */
 export function rankable(turn) {
   return turn.replies.filter((reply) => reply.state !== "interrupted");
@@ -63,40 +105,11 @@ export function topReply(turn) {
   return first.length === 1 ? first[0] : null;
 }
 
-/** The turns that lead to `leaf`, oldest first, `leaf` included. */
-export function pathTo(turns, leaf) {
-  const path = [];
-  for (let turn = leaf; turn; turn = ownerOf(turns, turn.parentReplyId)) path.unshift(turn);
-  return path;
-}
-
-function ownerOf(turns, replyId) {
-  if (replyId === null) return null;
-  return turns.find((turn) => turn.replies.some((reply) => reply.id === replyId)) ?? null;
-}
-
-/** Turns that continue from the same reply, `turn` included, in the order they were asked. */
-export function siblingsOf(turns, turn) {
-  return turns.filter((other) => other.parentReplyId === turn.parentReplyId);
-}
-
-/** The newest turn at or below `turn`. */
-export function newestBelow(turns, turn) {
-  const below = turns.filter((other) => pathTo(turns, other).includes(turn));
-  return below.at(-1) ?? turn;
-}
-
-/** The reply from which the next turn of a path goes on, or null. */
-export function continuedFrom(path, turn) {
-  const next = path[path.indexOf(turn) + 1];
-  return next ? (turn.replies.find((reply) => reply.id === next.parentReplyId) ?? null) : null;
-}
-
 /** What a card says of a reply's end; empty while there is nothing to say. */
 export function endOf(reply) {
-  if (reply.state === "streaming") return "writing";
-  if (reply.state === "interrupted") return "interrupted, cannot be ranked";
-  if (reply.finishReason === "cancelled" || reply.state === "cancelled") return "cut";
-  if (reply.finishReason === "length") return "stopped at the length limit";
+  if (reply.state === "streaming") return say("writing");
+  if (reply.state === "interrupted") return say("interrupted, cannot be ranked");
+  if (reply.finishReason === "cancelled" || reply.state === "cancelled") return say("cut");
+  if (reply.finishReason === "length") return say("stopped at the length limit");
   return "";
 }

@@ -1,0 +1,121 @@
+// German of the Ratings screen.
+
+export default {
+  "One rating": "Eine Bewertung",
+  Export: "Export",
+  "1 ranking": "1 Reihung",
+  "{n} rankings": "{n} Reihungen",
+  "1 written reply": "1 geschriebene Antwort",
+  "{n} written replies": "{n} geschriebene Antworten",
+  "Nothing is found. Remove a filter, or try other words.":
+    "Nichts gefunden. Entferne einen Filter, oder versuche andere Wörter.",
+  "Nothing is ranked yet. Ask something in the Chat, and press the replies from best to worst.":
+    "Noch ist nichts gereiht. Frag etwas im Chat, und drücke die Antworten von der besten zur schlechtesten.",
+  "No reply is written yet. In the Chat, press E below the replies to write the one you want.":
+    "Noch ist keine Antwort geschrieben. Drücke im Chat unter den Antworten E, um die zu schreiben, die du willst.",
+  "Open a rating to see its replies, change their order, or delete it.":
+    "Öffne eine Bewertung, um ihre Antworten zu sehen, deren Reihenfolge zu ändern oder sie zu löschen.",
+  "Deleted.": "Gelöscht.",
+  "{versions} had learned from it, and are marked. The next round learns without it.":
+    "{versions} hatten daraus gelernt und sind gekennzeichnet. Die nächste Trainingsrunde lernt ohne sie.",
+  "Not erased: {why}": "Nicht gelöscht: {why}",
+  Newer: "Neuere",
+  Older: "Ältere",
+  // one of them
+  Asked: "Gefragt",
+  Answered: "Geantwortet",
+  "1 message before": "1 Nachricht davor",
+  "{n} messages before": "{n} Nachrichten davor",
+  "changed since": "seither geändert",
+  "taken back": "zurückgenommen",
+  "Earlier orders": "Frühere Reihenfolgen",
+  "The written reply": "Die geschriebene Antwort",
+  "Written reply": "Geschriebene Antwort",
+  "Open the chat": "Den Chat öffnen",
+  Back: "Zurück",
+  "Your reply is changed. The next round learns from it.":
+    "Deine Antwort ist geändert. Die nächste Trainingsrunde lernt daraus.",
+  "Not saved: {why}": "Nicht gespeichert: {why}",
+  "Replies, the best first": "Antworten, die beste zuerst",
+  Cancel: "Abbrechen",
+  "not {label}": "nicht {label}",
+  "Strength {n} of 5.": "Deutlichkeit {n} von 5.",
+  "Why this order? A comment for yourself and others.":
+    "Warum diese Reihenfolge? Ein Kommentar für dich und andere.",
+  "not said": "nicht gesagt",
+  "New order: {order}": "Neue Reihenfolge: {order}",
+  "Only {person} can change this order.": "Nur {person} kann diese Reihenfolge ändern.",
+  "To change the order, tap the replies, the best first.":
+    "Um die Reihenfolge zu ändern, tippe die Antworten an, die beste zuerst.",
+  "To change the order, click the replies or press their numbers, the best first.":
+    "Um die Reihenfolge zu ändern, klicke die Antworten an oder drücke ihre Nummern, die beste zuerst.",
+  "Changed to all bad.": "Geändert: alle schlecht.",
+  "Changed to {order}.": "Geändert: {order}.",
+  // export
+  "everything; can be imported again": "alles; lässt sich wieder importieren",
+  "everything; for datasets, pandas, DuckDB": "alles; für datasets, pandas, DuckDB",
+  "TRL preference": "TRL preference",
+  "a line for each ordered pair: RewardTrainer, DPOTrainer":
+    "eine Zeile je geordnetem Paar: RewardTrainer, DPOTrainer",
+  "TRL prompt-completion": "TRL prompt-completion",
+  "a line for each written reply: SFTTrainer": "eine Zeile je geschriebener Antwort: SFTTrainer",
+  Format: "Format",
+  "Cancelled. Nothing was saved.": "Abgebrochen. Nichts wurde gespeichert.",
+  "Not exported: {why}": "Nicht exportiert: {why}",
+  "{done} of about {all}": "{done} von etwa {all}",
+  "{name} is saved, {size}.": "{name} ist gespeichert, {size}.",
+  "nothing yet": "noch nichts",
+  "about {size}": "etwa {size}",
+  "1 record, {size}": "1 Datensatz, {size}",
+  "{n} records, {size}": "{n} Datensätze, {size}",
+  // filters
+  "What to list": "Was aufzulisten ist",
+  Rankings: "Reihungen",
+  "Written replies": "Geschriebene Antworten",
+  "Search prompts, replies, comments": "Prompts, Antworten, Kommentare durchsuchen",
+  Person: "Person",
+  Everybody: "Alle",
+  Kind: "Art",
+  "Of any kind": "Jeder Art",
+  "Any label": "Jedes Etikett",
+  Version: "Version",
+  "Any version": "Jede Version",
+  From: "Von",
+  To: "Bis",
+  "List other conversations too": "Auch andere Unterhaltungen auflisten",
+  Clear: "Leeren",
+  Filters: "Filter",
+  "With an order": "Mit Reihenfolge",
+  "With a comment": "Mit Kommentar",
+  "Conversation {id} ×": "Unterhaltung {id} ×",
+  // import
+  "Choose a file": "Eine Datei wählen",
+  "or drop it here: this program's export, hh-rlhf, TRL, Argilla, Label Studio, Open WebUI; JSON Lines, JSON or Parquet.":
+    "oder hier ablegen: Export dieses Programms, hh-rlhf, TRL, Argilla, Label Studio, Open WebUI; JSON Lines, JSON oder Parquet.",
+  "Imports so far": "Bisherige Importe",
+  "All ratings in the file are my own, whoever gave them":
+    "Alle Bewertungen in der Datei gelten als meine, von wem sie auch sind",
+  "One file at a time: {name} is imported.": "Eine Datei auf einmal: {name} wird importiert.",
+  "{name} has {size}; at most {limit} are taken here. Run: chatrlhf import {name}":
+    "{name} hat {size}; hier gehen höchstens {limit}. Rufe auf: chatrlhf import {name}",
+  "Sending {name}, {size}": "{name} wird gesendet, {size}",
+  "Not imported: {why}": "Nicht importiert: {why}",
+  "{n} records read": "{n} Datensätze gelesen",
+  "The connection broke off. Import the file again: what is here is recognised.":
+    "Die Verbindung ist abgebrochen. Importiere die Datei noch einmal: Was da ist, wird erkannt.",
+  "Line {line}": "Zeile {line}",
+  "and {n} more": "und {n} weitere",
+  "Erase all that this import brought": "Alles löschen, was dieser Import brachte",
+  "broke off": "abgebrochen",
+  "Import {id}": "Import {id}",
+  "Taking {name} back": "{name} wird zurückgenommen",
+  "{name} is taken back. Versions that had learned from it are marked.":
+    "{name} ist zurückgenommen. Versionen, die daraus gelernt hatten, sind gekennzeichnet.",
+  "{name}: {n} records read.": "{name}: {n} Datensätze gelesen.",
+  "Here already: {n}.": "Schon da: {n}.",
+  "Refused lines: {n}.": "Abgelehnte Zeilen: {n}.",
+  "1 label": "1 Etikett",
+  "{n} labels": "{n} Etiketten",
+  "New: {what}": "Neu: {what}",
+  "Nothing new": "Nichts Neues",
+};
