@@ -5,8 +5,8 @@ embedded model with the starter adapter:
 
     direct    PPO on a scripted score (VADER sentiment of the reply)
     learned   simulated rankings by that score, a reward model fitted to them, PPO against it
-    human     reward models fitted to human pairs (--pairs FILE_OR_FOLDER, see human_pairs.py),
-              beside TRL's RewardTrainer
+    human     reward models fitted to human pairs (--pairs FILE_OR_FOLDER, forms in
+              chatrlhf/loop/exchange/pairs.py), beside TRL's RewardTrainer
 
 Nothing is averaged away: every seed is a line. With ``--json FILE`` results are written as they
 come, and a run that was stopped goes on; with ``--images FOLDER`` the curves are drawn.
@@ -43,13 +43,13 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--estimate", action="store_true", help="say how long it takes, and stop")
     ppo = found.add_argument_group("direct and learned")
     ppo.add_argument("--rater", default="positive", help="whose score; see 'chatrlhf simulate'")
-    ppo.add_argument("--iterations", type=int, default=20)
-    ppo.add_argument("--batch", type=int, help="replies an iteration; default: the trainer's")
-    ppo.add_argument("--max-new-tokens", type=int, help="default: that of the trainer")
-    ppo.add_argument("--learning-rate", type=float, help="default: that of the trainer")
-    ppo.add_argument("--kl-coefficient", type=float, help="default: that of the trainer")
+    ppo.add_argument("--iterations", type=int, default=12)
+    ppo.add_argument("--batch", type=int, default=48, help="replies an iteration")
+    ppo.add_argument("--max-new-tokens", type=int, default=32)
+    ppo.add_argument("--learning-rate", type=float, default=3e-4)
+    ppo.add_argument("--kl-coefficient", type=float, default=0.05)
     ppo.add_argument("--held-out-replies", type=int, default=4, help="to each held-out prompt")
-    ppo.add_argument("--rankings", type=int, default=96, help="learned: prompts that are ranked")
+    ppo.add_argument("--rankings", type=int, default=192, help="learned: prompts that are ranked")
     ppo.add_argument("--replies", type=int, default=4, help="learned: replies to each of them")
     human = found.add_argument_group("human")
     human.add_argument("--pairs", type=Path, help="JSON Lines or Parquet with chosen and rejected")

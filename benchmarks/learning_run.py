@@ -13,7 +13,7 @@ import human_pairs
 import policy_learning
 import torch
 from learning_results import Results, curve_table, difference_text, human_table, policy_table
-from policy_learning import Json, Plan
+from policy_learning import CONTINUATIONS, Json, Plan
 from ranking_model import frozen_features
 from reward_fitting import LONGER, PairPlan, RewardFitting, trl_is_installed
 from rich.console import Console
@@ -28,9 +28,10 @@ from rich.progress import (
 from workbench import ROWS_AT_ONCE, START, Workbench, load_workbench
 
 from chatrlhf.errors import ChatRLHFError
+from chatrlhf.loop.exchange.pairs import read_pairs
 from chatrlhf.loop.raters import find_rater
 from chatrlhf.models.reward_model import ScalarHead
-from chatrlhf.settings import ModelSettings, PpoSettings, RewardSettings
+from chatrlhf.settings import ModelSettings, RewardSettings
 
 CURVES = ("true_score", "kl", "entropy", "reply_tokens")
 _PROBED_PAIRS = 4
@@ -87,7 +88,7 @@ def policy_plan(arguments: argparse.Namespace) -> Plan:
         "learning_rate": arguments.learning_rate,
         "kl_coefficient": arguments.kl_coefficient,
     }
-    ppo = replace(PpoSettings(), **{k: v for k, v in chosen.items() if v is not None})
+    ppo = replace(CONTINUATIONS, **chosen)
     return Plan(
         rater=find_rater(arguments.rater),
         ppo=ppo,
@@ -105,7 +106,7 @@ def pair_plan(arguments: argparse.Namespace, bench: Workbench, console: Console)
     reward = RewardSettings()
     if arguments.epochs:
         reward = replace(reward, epochs=arguments.epochs)
-    rows = human_pairs.read_pairs(arguments.pairs)[: arguments.most_pairs]
+    rows = read_pairs(arguments.pairs)[: arguments.most_pairs]
     split = human_pairs.split_pairs(rows, bench.base.chat_format, reward.max_tokens)
     console.print(
         f"{len(rows)} rows: {len(split.train)} pairs to fit, {len(split.held_out)} held out, "
@@ -132,6 +133,8 @@ def learn_policy(
             f"{row['reply_tokens']:.0f} tokens"
         )
         progress.update(task, completed=iteration, description=text)
+        if not progress.console.is_terminal:  # which draws no bar
+            progress.console.print(f"{iteration}/{plan.ppo.iterations} {text}")
 
     found = learn(bench, plan, seed, on_iteration)
     results.add({"part": part, "seed": seed}, plan.settings(part), found)

@@ -19,6 +19,13 @@ START_SECONDS = 300.0
 @contextmanager
 def own_server(data: Path, settings: Mapping[str, str]) -> Iterator[str]:
     """Serve ``data`` with these environment settings; yields the URL once the chat answers."""
+    with own_process(data, settings) as (url, _pid):
+        yield url
+
+
+@contextmanager
+def own_process(data: Path, settings: Mapping[str, str]) -> Iterator[tuple[str, int]]:
+    """``own_server`` that also yields the id of the server's process."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = int(listener.getsockname()[1])
@@ -30,7 +37,7 @@ def own_server(data: Path, settings: Mapping[str, str]) -> Iterator[str]:
     )
     try:
         wait_until_ready(url)
-        yield url
+        yield url, server.pid
     finally:
         server.terminate()
         server.wait(60)

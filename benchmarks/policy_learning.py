@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -30,6 +30,17 @@ from chatrlhf.training.reward_data import RankingExample
 from chatrlhf.training.rollout import Rollout
 
 REFERENCE_SAMPLES = 64
+# Continuations of fixed length: short, so that many fit into minutes; scored though they are cut.
+CONTINUATIONS = PpoSettings(
+    learning_rate=3e-4,
+    value_learning_rate=3e-4,
+    iterations=12,
+    batch_size=48,
+    minibatches=3,
+    epochs=2,
+    max_new_tokens=32,
+    score_unfinished=True,
+)
 
 Json = dict[str, Any]
 OnIteration = Callable[[int, Json], None]
@@ -44,8 +55,8 @@ class Plan:
     """
 
     rater: Rater
-    ppo: PpoSettings = field(default_factory=PpoSettings)
-    rankings: int = 96
+    ppo: PpoSettings = CONTINUATIONS
+    rankings: int = 192
     replies: int = 4
     held_out_replies: int = 4
 

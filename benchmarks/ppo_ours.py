@@ -1,33 +1,36 @@
-"""One side of ``ppo_vs_trl.py``: our PPO iterations, in a process of their own."""
+"""One side of ``ppo_vs_trl.py`` and ``gpu.py``: our PPO iterations, in a process of their own."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from ppo_workload import Measurement, MemoryLog, Stopwatch, Workload, prompts_of, run_child
+from measuring import Measurement, MemoryLog, Stopwatch, run_child
+from ppo_workload import Workload, prompts_of
+from process_memory import versions_of
 
 from chatrlhf.models.base_model import load_base_model
 from chatrlhf.models.lora import LoraBank
+from chatrlhf.models.placement import choose_device
 from chatrlhf.models.policy import Policy
 from chatrlhf.models.reward_model import RewardModel, ScalarHead, ValueModel
 from chatrlhf.settings import PpoSettings
 from chatrlhf.training import ppo
 from chatrlhf.training.reward import score_sequences
 
+PACKAGES = ("chatrlhf", "torch", "transformers", "bitsandbytes")
 PROFILE_ROWS = 18
 
 
 class Phases:
     """Times the phases of an iteration; profiles them too when told."""
 
-    def __init__(self) -> None:
-        self.watch = Stopwatch()
+    def __init__(self, device: torch.device) -> None:
+        self.watch = Stopwatch(device)
         self.profiling = False
         self.tables: dict[str, str] = {}
 
@@ -60,7 +63,12 @@ class TimedTrainer(ppo.PpoTrainer):
 
 
 def build(workload: Workload, phases: Phases) -> tuple[TimedTrainer, list[list[int]]]:
-    base = load_base_model(Path(workload.folder), quantization="bf16", device="cpu", training=True)
+    base = load_base_model(
+        Path(workload.folder),
+        quantization=workload.quantization,
+        device=workload.device,
+        training=True,
+    )
     base.chat_format.end_token_ids = frozenset()  # no token ends a reply
     bank = LoraBank(base.model, workload.lora_rank, float(workload.lora_rank))
     for name in ("start", "policy", "reward", "value"):
@@ -74,11 +82,12 @@ def build(workload: Workload, phases: Phases) -> tuple[TimedTrainer, list[list[i
         epochs=workload.epochs,
         max_new_tokens=workload.response_tokens,
         stop_kl=0.0,  # TRL makes all updates
+        optimizer=workload.optimizer,
+        gradient_checkpointing=workload.gradient_checkpointing,
     )
 
     def score(rollout: Any) -> Any:
-        with phases("scoring"):
-            return score_sequences(reward_model, rollout.sequences, workload.micro_batch)
+        return score_sequences(reward_model, rollout.sequences, workload.micro_batch)
 
     trainer = TimedTrainer(
         Policy(base, bank, "policy", "start"),
@@ -107,7 +116,8 @@ def random_head(size: int, seed: int) -> ScalarHead:
 def measure(workload: Workload, options: dict[str, Any]) -> Measurement:
     torch.set_num_threads(workload.threads)
     torch.set_flush_denormal(True)
-    measured, memory, phases = Measurement(), MemoryLog(), Phases()
+    device = choose_device(workload.device)
+    measured, memory, phases = Measurement(), MemoryLog(), Phases(device)
     collect_rollout = ppo.collect_rollout
 
     def timed_rollout(*args: Any, **kwargs: Any) -> Any:
@@ -119,12 +129,13 @@ def measure(workload: Workload, options: dict[str, Any]) -> Measurement:
     trainer, prompts = build(workload, phases)
     steps = count_steps(trainer.optimizer)
     measured.load_seconds = time.perf_counter() - started
-    memory.loaded(measured)
+    memory.loaded(measured, device)
 
     def iterate() -> dict[str, float]:
         phases.watch.start()
-        _, rollout, _ = trainer.iteration(prompts)
+        stats, rollout, _ = trainer.iteration(prompts)
         seconds = phases.watch.stop()
+        measured.micro_batch = round(stats.micro_batch)
         if {len(reply) for reply in rollout.responses} != {workload.response_tokens}:
             raise SystemExit("a reply has another length than asked for")
         if steps.pop() != workload.epochs:
@@ -133,7 +144,7 @@ def measure(workload: Workload, options: dict[str, Any]) -> Measurement:
 
     measured.warmup = [iterate() for _ in range(workload.warmup)]
     measured.iterations = [iterate() for _ in range(workload.iterations)]
-    memory.done(measured)
+    memory.done(measured, device)
     if options.get("profile"):
         phases.profiling = True
         iterate()
@@ -142,7 +153,7 @@ def measure(workload: Workload, options: dict[str, Any]) -> Measurement:
         "policy": sum(p.numel() for p in trainer.policy.parameters()),
         "value": sum(p.numel() for p in trainer.critic.parameters()),
     }
-    measured.versions = {name: version(name) for name in ("chatrlhf", "torch", "transformers")}
+    measured.versions = versions_of(PACKAGES)
     return measured
 
 

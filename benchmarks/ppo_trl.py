@@ -1,21 +1,23 @@
-"""The other side of ``ppo_vs_trl.py``: TRL's PPOTrainer, in a process of its own.
+"""The other side of ``ppo_vs_trl.py`` and ``gpu.py``: TRL's PPOTrainer, in a process of its own.
 
 Set up as TRL's documentation says: LoRA on the policy, the adapter switched off as reference
 (``ref_model=None``), value and reward model as sequence classifiers with one output. All three have
-the base's weights in bfloat16; the value model is trained in full, as PPOTrainer does.
+the base's weights in bfloat16; the value model is trained in full, as PPOTrainer does. Gradient
+checkpointing is off: PPOTrainer never turns it on, whatever its config says.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
-from importlib.metadata import version
 from typing import Any
 
 import torch
 from datasets import Dataset
+from measuring import Measurement, MemoryLog, Stopwatch, run_child
 from peft import LoraConfig, get_peft_model
-from ppo_workload import Measurement, MemoryLog, Stopwatch, Workload, prompts_of, run_child
+from ppo_workload import Workload, prompts_of
+from process_memory import versions_of
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -23,6 +25,10 @@ from transformers import (
     TrainerCallback,
 )
 from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
+
+from chatrlhf.models.placement import choose_device
+
+PACKAGES = ("trl", "torch", "transformers", "peft", "accelerate")
 
 
 class Marks:
@@ -32,8 +38,8 @@ class Marks:
     end of the step.
     """
 
-    def __init__(self, workload: Workload) -> None:
-        self.watch = Stopwatch()
+    def __init__(self, workload: Workload, device: torch.device) -> None:
+        self.watch = Stopwatch(device)
         self.workload = workload
         self.iterations: list[dict[str, float]] = []
         self._last = 0.0
@@ -48,7 +54,7 @@ class Marks:
                 replies, logits = generation(*args, **kwargs)
             if logits.shape[:2] != (self.workload.batch, self.workload.response_tokens):
                 raise SystemExit(f"the replies have shape {tuple(logits.shape[:2])}")
-            self._last = time.perf_counter()
+            self._last = self.watch.now()
             return replies, logits
 
         def timed_whiten(*args: Any, **kwargs: Any) -> Any:
@@ -65,7 +71,7 @@ class Marks:
         self.iterations.append(self.watch.stop())
 
     def _end(self, name: str) -> None:
-        now = time.perf_counter()
+        now = self.watch.now()
         self.watch.seconds[name] = now - self._last
         self._last = now
 
@@ -81,13 +87,14 @@ class OnStep(TrainerCallback):
         self.marks.step_ended()
 
 
-def build(workload: Workload, marks: Marks, output: str) -> PPOTrainer:
+def build(workload: Workload, marks: Marks, output: str, device: torch.device) -> PPOTrainer:
     tokenizer = AutoTokenizer.from_pretrained(workload.folder, padding_side="left")
-    policy = AutoModelForCausalLM.from_pretrained(workload.folder, dtype=torch.bfloat16)
+    # Each goes to the device at once: the host never holds more than one of them.
+    policy = AutoModelForCausalLM.from_pretrained(workload.folder, dtype=torch.bfloat16).to(device)
     value, reward = (
         AutoModelForSequenceClassification.from_pretrained(
             workload.folder, dtype=torch.bfloat16, num_labels=1
-        )
+        ).to(device)
         for _ in range(2)
     )
     lora = LoraConfig(
@@ -112,7 +119,7 @@ def build(workload: Workload, marks: Marks, output: str) -> PPOTrainer:
         num_sample_generations=0,
         gradient_checkpointing=False,
         bf16=True,
-        use_cpu=True,
+        use_cpu=device.type == "cpu",
         report_to="none",
         save_strategy="no",
         disable_tqdm=True,
@@ -134,22 +141,26 @@ def build(workload: Workload, marks: Marks, output: str) -> PPOTrainer:
 def measure(workload: Workload, options: dict[str, Any]) -> Measurement:  # noqa: ARG001
     torch.set_num_threads(workload.threads)
     torch.set_flush_denormal(True)
-    measured, memory, marks = Measurement(), MemoryLog(), Marks(workload)
+    device = choose_device(workload.device)
+    measured, memory, marks = Measurement(), MemoryLog(), Marks(workload, device)
     marks.install()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as output:
-        trainer = build(workload, marks, output)
+        trainer = build(workload, marks, output, device)
+        if trainer.accelerator.device.type != device.type:
+            raise SystemExit(f"PPOTrainer computes on {trainer.accelerator.device}, not {device}")
         measured.load_seconds = time.perf_counter() - started
-        memory.loaded(measured)
+        memory.loaded(measured, device)
         trainer.train()
-    memory.done(measured)
+    memory.done(measured, device)
     measured.warmup = marks.iterations[: workload.warmup]
     measured.iterations = marks.iterations[workload.warmup :]
+    measured.micro_batch = workload.micro_batch
     measured.trainable_parameters = {
         name: sum(p.numel() for p in model.parameters() if p.requires_grad)
         for name, model in (("policy", trainer.policy_model), ("value", trainer.value_model))
     }
-    measured.versions = {name: version(name) for name in ("trl", "torch", "transformers", "peft")}
+    measured.versions = versions_of(PACKAGES)
     return measured
 
 

@@ -26,89 +26,34 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
-import tempfile
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ppo_workload import PHASES, Workload
+from fresh_process import MeasurementFailed, in_fresh_process
+from ppo_workload import Workload
+from side_by_side import SIDES, machine, ratios, summary
 
-GIB = 1 << 30
-SCRIPTS = {"ours": "ppo_ours.py", "trl": "ppo_trl.py"}
+# Fields of the workload that are no options here: gpu.py measures with them.
+FIXED = ("folder", "device", "quantization", "optimizer", "gradient_checkpointing")
 
 
 def run_side(side: str, workload: Workload, options: dict[str, Any]) -> dict[str, Any]:
     """One fresh process; what it measured, and the load of the machine before it."""
-    threads = str(workload.threads)
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": threads,
-        "MKL_NUM_THREADS": threads,
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }
-    script = Path(__file__).resolve().parent / SCRIPTS[side]
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    with tempfile.TemporaryDirectory() as folder:
-        job, result = Path(folder) / "job.json", Path(folder) / "result.json"
-        job.write_text(json.dumps({"workload": asdict(workload), "options": options}))
-        done = subprocess.run(
-            [sys.executable, str(script), str(job), str(result)],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise SystemExit(f"{side} failed with exit code {done.returncode}:\n{done.stderr}")
-        return {**json.loads(result.read_text()), "load_before": load}
-
-
-def summary(runs: list[dict[str, Any]], workload: Workload) -> dict[str, Any]:
-    """Medians over all iterations of all repeats, with least and most."""
-    found: dict[str, Any] = {}
-    for name in (*PHASES, "total", "processor"):
-        values = [iteration[name] for run in runs for iteration in run["iterations"]]
-        found[f"{name}_seconds"] = spread(values)
-    totals = [iteration["total"] for run in runs for iteration in run["iterations"]]
-    found["response_tokens_per_second"] = spread(
-        [workload.tokens_per_iteration / t for t in totals]
-    )
-    for name in ("rss_after_loading", "peak_rss_after_loading", "peak_rss"):
-        found[f"{name}_gib"] = spread([run[name] / GIB for run in runs])
-    return found
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
-
-
-def ratios(sides: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """TRL's seconds over ours and our peak over TRL's; the spread is over pairs of repeats."""
-
-    def seconds(run: dict[str, Any]) -> float:
-        return statistics.median(iteration["total"] for iteration in run["iterations"])
-
-    pairs = list(zip(sides["ours"], sides["trl"], strict=True))
-    speed = [seconds(theirs) / seconds(ours) for ours, theirs in pairs]
-    memory = [ours["peak_rss"] / theirs["peak_rss"] for ours, theirs in pairs]
-    return {
-        "speed_ratio": statistics.median(speed),
-        "speed_ratio_range": [min(speed), max(speed)],
-        "memory_ratio": statistics.median(memory),
-        "memory_ratio_range": [min(memory), max(memory)],
-    }
+    job = {"workload": asdict(workload), "options": options}
+    try:
+        found = in_fresh_process(SIDES[side], job, threads=workload.threads)
+    except MeasurementFailed as error:
+        raise SystemExit(f"{side} failed: {error}") from error
+    return {**found, "load_before": load}
 
 
 def print_table(report: dict[str, Any]) -> None:
-    sides = [side for side in SCRIPTS if side in report]
+    sides = [side for side in SIDES if side in report]
     print(f"\n{'median (least to most)':28}" + "".join(f"{side:>28}" for side in sides))
     for key in report[sides[0]]["summary"]:
         cells = []
@@ -121,19 +66,6 @@ def print_table(report: dict[str, Any]) -> None:
         print(f"\nTRL's seconds over ours: {report['speed_ratio']:.2f} ({least:.2f} to {most:.2f})")
         least, most = report["memory_ratio_range"]
         print(f"our peak over TRL's: {report['memory_ratio']:.3f} ({least:.3f} to {most:.3f})")
-
-
-def machine() -> dict[str, Any]:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", ""),
-    }
 
 
 def model_folder(name: str) -> str:
@@ -155,10 +87,12 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="embedded", help="catalog name or model folder")
     for option in fields(Workload):
+        if option.name in FIXED:
+            continue
         if option.name == "whole_critic":
             text = "train our critic's adapter in all layers, not only above the middle"
             parser.add_argument("--whole-critic", action="store_true", help=text)
-        elif option.name != "folder":
+        else:
             parser.add_argument(
                 f"--{option.name.replace('_', '-')}",
                 type=type(option.default),
@@ -176,8 +110,8 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
-    sides = ["ours"] if arguments.ours_only else ["trl"] if arguments.trl_only else list(SCRIPTS)
-    values = {f.name: getattr(arguments, f.name) for f in fields(Workload) if f.name != "folder"}
+    sides = ["ours"] if arguments.ours_only else ["trl"] if arguments.trl_only else list(SIDES)
+    values = {f.name: getattr(arguments, f.name) for f in fields(Workload) if f.name not in FIXED}
     workload = Workload(folder=model_folder(arguments.model), **values)
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for repeat in range(arguments.repeats):

@@ -1,54 +1,17 @@
-"""Models of real shapes with random weights: speed and memory do not depend on what they say.
-
-Shapes are those of the published configurations of Qwen2.5 0.5B and 1.5B and Llama 3.1 8B;
-``tiny`` is for trying the benchmarks without a GPU.
-"""
+"""Models of real shapes with random weights: speed and memory do not depend on what they say."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
+from fresh_process import answer
+from model_shapes import SHAPES
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 _COMMON = {"max_position_embeddings": 32768, "initializer_range": 0.02, "rms_norm_eps": 1e-6}
-SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
-    "tiny": (
-        "qwen2",
-        {
-            **{"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128},
-            **{"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2},
-            "tie_word_embeddings": True,
-        },
-    ),
-    "0.5b": (
-        "qwen2",
-        {
-            **{"vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864},
-            **{"num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2},
-            "tie_word_embeddings": True,
-        },
-    ),
-    "1.5b": (
-        "qwen2",
-        {
-            **{"vocab_size": 151936, "hidden_size": 1536, "intermediate_size": 8960},
-            **{"num_hidden_layers": 28, "num_attention_heads": 12, "num_key_value_heads": 2},
-            "tie_word_embeddings": True,
-        },
-    ),
-    "8b": (
-        "llama",
-        {
-            **{"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336},
-            **{"num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8},
-            "tie_word_embeddings": False,
-        },
-    ),
-}
 _TEMPLATE = """{%- for m in messages -%}
 {{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' -}}{%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"""
@@ -99,3 +62,7 @@ def _write_tokenizer(folder: Path) -> dict[str, int]:
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     return vocabulary
+
+
+if __name__ == "__main__":
+    answer(lambda job: {"folder": str(write_random_model(Path(job["folder"]), job["shape"]))})
