@@ -292,6 +292,36 @@ def test_the_audit_log_is_paged_and_its_chain_checked(team, browser):
     expect(page.get_by_test_id("audit-state")).to_contain_text("Entry 7 was changed")
 
 
+def test_nothing_moves_under_the_pointer_while_the_people_are_read(team, browser):
+    team.add("Ann", "admin")
+    page = signed_in(browser(), team, "Ann").page
+    page.route(re.compile("/api/people$"), lambda route: None)
+    with page.expect_request(re.compile("/api/people$")):
+        open_people(page)
+    expect(page.get_by_test_id("invite")).to_have_count(0)
+    page.unroute_all()  # lets those go on that were held
+    expect(page.get_by_test_id("person")).to_have_count(1)
+    expect(page.get_by_test_id("invite")).to_be_visible()
+
+
+def test_the_scope_chosen_last_is_the_one_shown(team, browser):
+    team.add("Ann", "admin")
+    chat = signed_in(browser(), team, "Ann")
+    chat.tab("Is it better?")
+    scope = chat.page.get_by_test_id("scope")
+    scope.select_option("own")
+    held = []
+    chat.page.route(re.compile("/api/evidence[?]scope=team"), lambda route: held.append(route))
+    with chat.page.expect_request(re.compile("scope=team")):
+        scope.select_option("team")
+    with chat.page.expect_response(re.compile("scope=own")):
+        scope.select_option("own")
+    with chat.page.expect_response(re.compile("scope=team")):
+        held[0].continue_()
+    chat.page.wait_for_timeout(300)
+    expect(scope).to_have_value("own")
+
+
 def test_hostile_names_and_notes_are_text(team, browser):
     team.add("Ann", "admin")
     team.add("<img src=x onerror=alert(1)>")

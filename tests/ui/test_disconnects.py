@@ -72,4 +72,5 @@ def test_an_answer_nobody_waits_for_any_more_is_cut(http, engine):
     body = {"messages": [{"role": "user", "content": "Hello"}]}
     with pytest.raises(httpx.ReadTimeout):
         http.post("/v1/chat/completions", json=body, timeout=0.5)
+    wait_for(lambda: engine.streams, 30.0)
     wait_for(engine.streams[0].all_cancelled.is_set, 30.0)

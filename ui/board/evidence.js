@@ -14,7 +14,7 @@ export class Evidence {
   /** `openChat(id)` shows a conversation in the Chat tab. */
   constructor(host, openChat) {
     this.scope = null; // null: what the server takes for this person
-    this.isRefreshing = false;
+    this.asked = null; // what is being asked for
     this.refreshedAt = 0;
     this.drawn = "";
     this.sentence = el("p", { class: "verdict", role: "status", "data-testid": "verdict" });
@@ -95,14 +95,14 @@ export class Evidence {
   }
 
   #onHealth({ isLost }) {
-    if (!isShown(this.element) || isLost) return;
+    if (!isShown(this.element) || isLost || this.asked) return;
     const isNew = health().value?.live_version !== this.live;
     if (isNew || Date.now() - this.refreshedAt > PERIOD_MS) this.refresh();
   }
 
   async refresh() {
-    if (this.isRefreshing) return;
-    this.isRefreshing = true;
+    const asked = {};
+    this.asked = asked;
     try {
       const scope = this.scope ? `?scope=${this.scope}` : "";
       const [found, then, who] = await Promise.all([
@@ -110,6 +110,7 @@ export class Evidence {
         call("GET", "/api/evidence/then-and-now"),
         me(),
       ]);
+      if (asked !== this.asked) return; // another scope has been asked for since
       this.isTeam = found.scope === "team" && who.has_accounts;
       this.refreshedAt = Date.now();
       this.live = found.live_version;
@@ -119,7 +120,7 @@ export class Evidence {
     } catch (error) {
       if (!error.isConnectionLost) this.sentence.textContent = messageOf(error);
     } finally {
-      this.isRefreshing = false;
+      if (asked === this.asked) this.asked = null;
     }
   }
 

@@ -42,9 +42,14 @@ export class People {
       failed: (message) => this.failed(message),
       changed: () => this.refresh(),
     });
+    await this.refresh(); // all at once: a section that grows would move a button from under the pointer
     this.inner.append(...this.sections.map((section) => section.element));
-    this.refresh();
-    setInterval(() => isShown(this.element) && !document.hidden && this.refresh(), PERIOD_MS);
+    setInterval(() => this.#isLookedAt() && this.refresh(), PERIOD_MS);
+  }
+
+  /** Shown, and not pressed just now: what is replaced between press and release gets no click. */
+  #isLookedAt() {
+    return isShown(this.element) && !document.hidden && !this.element.matches(":active");
   }
 
   async refresh() {
