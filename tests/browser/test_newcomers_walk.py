@@ -1,8 +1,9 @@
 """A newcomer's first minutes, on a fresh data folder: prompt, ranking, training, a blind duel.
 
 The model, the trainer and the page are the real ones; only the settings make the round small. Its
-learning rate is high and the KL budget wide, so that PPO moves the replies far enough in four
-iterations for the gates to see it on few prompts.
+learning rate is high and the KL budget wide, so that PPO moves the replies far enough in six
+iterations for the gates to see it on few prompts. Its replies are cut early and scored as they are:
+few of the old ones end, so chance cannot take away more of these than a gate allows.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ pytestmark = [
 SMALL_ROUND = {
     "CHATRLHF_CHAT_MAX_NEW_TOKENS": "64",
     "CHATRLHF_CHAT_DUELS": "1.0",
-    "CHATRLHF_ROUND_GATE_PROMPTS": "8",
+    "CHATRLHF_ROUND_GATE_PROMPTS": "16",
     "CHATRLHF_ROUND_KL_BUDGET": "200",
     "CHATRLHF_ROUND_HEARTBEAT_TIMEOUT_SECONDS": "600",
-    "CHATRLHF_PPO_ITERATIONS": "4",
-    "CHATRLHF_PPO_BATCH_SIZE": "8",
-    "CHATRLHF_PPO_MAX_NEW_TOKENS": "48",
-    "CHATRLHF_PPO_LEARNING_RATE": "8e-4",
+    "CHATRLHF_PPO_ITERATIONS": "6",
+    "CHATRLHF_PPO_BATCH_SIZE": "16",
+    "CHATRLHF_PPO_MAX_NEW_TOKENS": "24",
+    "CHATRLHF_PPO_SCORE_UNFINISHED": "true",
+    "CHATRLHF_PPO_LEARNING_RATE": "5e-4",
     "CHATRLHF_PPO_KL_COEFFICIENT": "0.02",
     "CHATRLHF_PPO_KL_TARGET": "0",
 }
