@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from chatrlhf.engine.kv_cache import GrowingCache, GrowingLayer
+from chatrlhf.models.causal_attention import attend_by
 
 IMPLEMENTATION = "sdpa_by_segments"
 
@@ -76,15 +75,9 @@ class SegmentCache(Cache):  # type: ignore[misc]
 
 def attend_by_segments(model: Any) -> bool:
     """Let a model that attends by torch's kernel take such caches too; False if it does not."""
-    config = model.config.get_text_config()
-    if config._attn_implementation == IMPLEMENTATION:
+    if model.config.get_text_config()._attn_implementation == IMPLEMENTATION:
         return True
-    if config._attn_implementation != "sdpa":
-        return False
-    ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, _attention)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, sdpa_mask)
-    config._attn_implementation = IMPLEMENTATION
-    return True
+    return attend_by(model, IMPLEMENTATION, _attention)
 
 
 def _attention(

@@ -103,10 +103,15 @@ def _attention(
 
 def use_plain_backward(model: Any) -> bool:
     """Let a model that attends by torch's kernel on a CPU train as above; False if it does not."""
+    return attend_by(model, IMPLEMENTATION, _attention)
+
+
+def attend_by(model: Any, name: str, attention: Callable[..., Any]) -> bool:
+    """Let a model that attends by torch's kernel attend by ``attention``; False if it does not."""
     config = model.config.get_text_config()
     if config._attn_implementation != "sdpa":
         return False
-    ALL_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, _attention)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(IMPLEMENTATION, sdpa_mask)
-    config._attn_implementation = IMPLEMENTATION
+    ALL_ATTENTION_FUNCTIONS.register(name, attention)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(name, sdpa_mask)
+    config._attn_implementation = name
     return True

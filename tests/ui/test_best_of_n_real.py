@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fake_server import http_client, wait_until_loaded
+from fake_server import wait_until_loaded
 from serving import RANK, random_lora, reward_terms, write_random_version, write_with_reward
 from tiny_model import write_tiny_model
 
@@ -63,12 +63,6 @@ def app(model_folder, tmp_path):
     wait_until_loaded(built)
     yield built
     built.stop()
-
-
-@pytest.fixture
-def client(app):
-    with http_client(app) as http:
-        yield http
 
 
 @pytest.fixture

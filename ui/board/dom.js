@@ -57,6 +57,21 @@ export function inTurn(act) {
   };
 }
 
+/**
+ * A reader of which the last call counts: `read(isLast)` drops what came when `isLast()` is false;
+ * every promise waits for the last call.
+ */
+export function onlyLast(read) {
+  let calls = 0;
+  let last = null;
+  return () => {
+    const call = ++calls;
+    const isLast = () => call === calls;
+    last = read(isLast).then(() => (isLast() ? null : last));
+    return last;
+  };
+}
+
 // Characters that show nothing or reorder what follows: a reply could hide text or imitate the
 // page with them. Joiners stay, because emoji and many scripts need them.
 const UNSEEN = new RegExp(

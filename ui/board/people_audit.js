@@ -1,7 +1,7 @@
 // For admins: who changed what, newest first, a page at a time.
 
 import { call, messageOf } from "./api.js";
-import { button, el, inTurn } from "./dom.js";
+import { button, el, inTurn, onlyLast } from "./dom.js";
 import { panel, table } from "./people_parts.js";
 import { momentCell } from "./times.js";
 import { say } from "./words.js";
@@ -39,6 +39,7 @@ const ACTIONS = {
 export class AuditLog {
   constructor(hooks) {
     this.hooks = hooks;
+    this.refresh = onlyLast((isLast) => this.#load(isLast));
     this.pages = [null]; // the ids before which each page up to the shown one begins
     this.body = el("div", {});
     this.state = el("p", { class: "hint", role: "status", "data-testid": "audit-state" });
@@ -59,21 +60,14 @@ export class AuditLog {
     );
   }
 
-  /** Resolves when what was asked for last is shown. */
-  refresh() {
-    this.latest = this.#load();
-    return this.latest;
-  }
-
-  async #load() {
-    const asked = (this.asked = {});
+  async #load(isLast) {
     const before = this.pages.at(-1);
     const query = before === null ? "" : `&before_id=${before}`;
     const [found, people] = await Promise.all([
       call("GET", `/api/audit?limit=${PAGE + 1}${query}`),
       call("GET", "/api/people"),
     ]);
-    if (asked !== this.asked) return this.latest; // another page has been asked for since
+    if (!isLast()) return; // another page has been asked for since
     const entries = found.slice(0, PAGE);
     const names = new Map(people.map((person) => [person.id, person.name]));
     this.next = entries.at(-1)?.id ?? null;

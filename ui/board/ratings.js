@@ -1,7 +1,7 @@
 // The ratings screen: find what was ranked and written, open one, and move data in and out.
 
 import { call, messageOf } from "./api.js";
-import { button, drafts, el, inTurn, isShown, toast } from "./dom.js";
+import { button, drafts, el, inTurn, isShown, onlyLast, toast } from "./dom.js";
 import { onHealth } from "./health.js";
 import { DemonstrationDetail } from "./ratings_demonstration.js";
 import { RankingDetail } from "./ratings_detail.js";
@@ -18,6 +18,7 @@ export class Ratings {
   /** `openConversation(id)` shows a chat. */
   constructor(host, openConversation) {
     this.openConversation = openConversation;
+    this.refresh = onlyLast((isLast) => this.#load(isLast));
     this.state = { filters: EVERYTHING, pages: [0], open: null, panel: null, ...kept() };
     this.rows = [];
     this.total = null;
@@ -140,23 +141,16 @@ export class Ratings {
     this.list.querySelector("button")?.focus();
   }
 
-  /** Resolves when what was asked for last is shown. */
-  refresh() {
-    this.latest = this.#load();
-    return this.latest;
-  }
-
-  async #load() {
+  async #load(isLast) {
     const { state } = this;
     const query = this.filters.query();
     const path = `/api/${state.filters.kind}`;
-    const asked = (this.asked = {});
     try {
       const [rows, counted] = await Promise.all([
         call("GET", `${path}?${query}&before_id=${state.pages.at(-1)}&limit=${PAGE + 1}`),
         call("GET", `${path}/count?${query}`),
       ]);
-      if (asked !== this.asked) return this.latest; // another filter or page has been asked for since
+      if (!isLast()) return; // another filter or page has been asked for since
       this.hasMore = rows.length > PAGE;
       this.rows = rows.slice(0, PAGE);
       this.total = counted.count;
@@ -164,12 +158,12 @@ export class Ratings {
       this.#showError("");
       if (!rows.length && state.pages.length > 1) {
         state.pages.pop();
-        return this.#load();
+        return this.#load(isLast);
       }
       this.#draw();
       await this.#drawDetail();
     } catch (error) {
-      if (asked !== this.asked) return this.latest;
+      if (!isLast()) return;
       this.isStale = error.isConnectionLost;
       if (!this.isStale) this.#showError(messageOf(error));
     }
